@@ -14,7 +14,7 @@ use pollmux::channel::{
 };
 use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
 use support::{
-    HOUR, Random, Script, dog, ms, overheard, panic_text, rounds, scripted_reactor, thread,
+    HOUR, Random, Script, dog, ms, panic_text, rounds, scripted_reactor, thread, with_counted_wakes,
 };
 
 /// Checks that what comes from each producer is in order and complete.
@@ -1221,7 +1221,7 @@ fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
     // wake-up more. That does not happen in each of many runs.
     let (mut runs, mut last) = (0, (0, 0));
     while runs < 50 {
-        let (driver, wakes) = overheard();
+        let (driver, wakes) = with_counted_wakes();
         let reactor = Reactor::with_driver(driver).unwrap();
         // A sender may also see a sleep that is then given up because of that very message: so the
         // sleeps that were announced count, not those that came of it.

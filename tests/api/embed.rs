@@ -17,7 +17,7 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
-use support::{HOUR, Random, allow_fds, alone, dog, ms, no_births, thread};
+use support::{HOUR, Random, allow_fds, alone, dog, ms, no_new_processes, thread};
 
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
 
@@ -1148,7 +1148,7 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
 
 #[test]
 fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     everywhere(|reactor, inner, mut outer| {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();

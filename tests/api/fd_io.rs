@@ -16,7 +16,7 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use pollmux::sys::{Interest, Mode};
 use pollmux::{Fd, Handle, Reactor, Source, select};
 use socket2::{Domain, Socket, Type};
-use support::{again, close, dog, no_births, pair, reactor, simulated, spawn, test_name};
+use support::{again, close, dog, no_new_processes, pair, reactor, simulated, spawn, test_name};
 
 /// Registers a file as its mode needs it.
 fn register<T: AsFd>(reactor: &Reactor, io: T, interest: Interest, mode: Mode) -> Fd<T> {
@@ -359,7 +359,7 @@ fn a_buffered_line_of_stdin_is_no_readiness() {
             "three" => input.as_mut().unwrap().write_all(b"three\nfour\n").unwrap(),
             "five" => input.as_mut().unwrap().write_all(b"five\nsix").unwrap(),
             "end" => {
-                let _alone = no_births();
+                let _alone = no_new_processes();
                 input = None;
             }
             _ => {}

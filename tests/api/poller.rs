@@ -14,7 +14,7 @@ use pollmux::sys::{
     BootTime, Expiry, Interest, Mode, PollEvent, PollEvents, Poller, PollerTimer, ProcessFd,
     TimerClock, TimerFd, Waker,
 };
-use support::{dog, ms, no_births, pair, spawn};
+use support::{dog, ms, no_new_processes, pair, spawn};
 
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
@@ -95,7 +95,7 @@ fn an_fd_can_be_registered_once() {
 
 #[test]
 fn a_reused_fd_number_can_be_registered() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     let poller = Poller::new().unwrap();
     for n in 0..10 {
         let (mut a, b) = pair();
@@ -243,7 +243,7 @@ fn a_fired_one_shot_leaves_other_events_alone() {
 #[test]
 #[cfg_attr(flat, ignore = "libkqueue does not notice a closed fd")]
 fn a_reused_fd_number_is_not_registered() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     let poller = Poller::new().unwrap();
     for former in [Interest::READABLE, Interest::BOTH] {
         let (a, b) = pair();
@@ -531,7 +531,7 @@ fn a_disarmed_timer_is_silent() {
 
 #[test]
 fn a_dropped_timer_never_fires() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     let poller = Poller::new().unwrap();
     let kept = PollerTimer::new(&poller, 1).unwrap();
     kept.arm(Time::now() + ms(3)).unwrap();

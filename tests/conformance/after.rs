@@ -1,5 +1,5 @@
 //! One-shot timers: crossbeam-channel's tests/after.rs, with `after`, `at` and `Timer` in a
-//! `select!`. On a virtual clock wherever the wall's is not the point.
+//! `select!`. The clock is virtual where wall time is not the subject.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::common::{LONG, ms, next, poll, reactor, sim, within};
 
 /// crossbeam-channel tests/after.rs: fire
 #[test]
-fn it_fires_once_and_not_early() {
+fn a_timer_fires_once_and_never_early() {
     let reactor = reactor();
     let start = Instant::now();
     let timer = reactor.after(ms(20));
@@ -18,7 +18,7 @@ fn it_fires_once_and_not_early() {
     assert!(start.elapsed() >= ms(20));
     assert!(due >= Time::from(start) + ms(20) - Duration::from_micros(1) && due <= Time::now());
     assert_eq!(within(&reactor, &timer, ms(40)), None);
-    // Again, when told to.
+    // The timer fires again after a reset.
     let again = Instant::now();
     assert!(!timer.reset(ms(10)));
     next(&reactor, &timer);
@@ -27,7 +27,7 @@ fn it_fires_once_and_not_early() {
 
 /// crossbeam-channel tests/after.rs: capacity, len_empty_full
 #[test]
-fn what_is_pending_is_told_by_the_deadline() {
+fn deadline_is_none_once_received() {
     let (reactor, sim) = sim();
     let due = Some(Time::ZERO + ms(50));
     let timer = reactor.after(ms(50));
@@ -41,7 +41,7 @@ fn what_is_pending_is_told_by_the_deadline() {
 
 /// crossbeam-channel tests/after.rs: try_recv
 #[test]
-fn nothing_is_there_before_the_time_and_one_value_after_it() {
+fn a_timer_gives_one_value_at_its_time() {
     let (reactor, sim) = sim();
     let timer = reactor.after(ms(200));
     assert_eq!(poll(&reactor, &timer), None);
@@ -55,7 +55,7 @@ fn nothing_is_there_before_the_time_and_one_value_after_it() {
 
 /// crossbeam-channel tests/after.rs: recv
 #[test]
-fn waiting_for_it_takes_exactly_its_time() {
+fn a_wait_lasts_until_the_deadline() {
     let (reactor, sim) = sim();
     let timer = reactor.after(ms(50));
     assert_eq!(next(&reactor, &timer), Time::ZERO + ms(50));
@@ -77,7 +77,7 @@ fn a_timeout_before_the_timer_leaves_it_pending() {
 
 /// crossbeam-channel tests/after.rs: recv_two
 #[test]
-fn two_timers_of_the_same_delay_both_fire() {
+fn two_timers_with_equal_delays_both_fire() {
     let reactor = reactor();
     let (a, b) = (reactor.after(ms(20)), reactor.after(ms(20)));
     let (mut hits, both) = ([0; 2], 2);
@@ -90,9 +90,9 @@ fn two_timers_of_the_same_delay_both_fire() {
     assert_eq!(hits, [1, 1]);
 }
 
-/// crossbeam-channel tests/after.rs: recv_race, of cases in the place of threads
+/// crossbeam-channel tests/after.rs: recv_race, with cases instead of threads
 #[test]
-fn of_several_cases_on_one_timer_one_gets_it() {
+fn a_firing_goes_to_one_case() {
     let (reactor, _) = sim();
     let timer = reactor.after(ms(50));
     let hits = Cell::new(0);
@@ -109,20 +109,20 @@ fn of_several_cases_on_one_timer_one_gets_it() {
 
 /// crossbeam-channel tests/after.rs: stress_default
 #[test]
-fn a_timer_of_zero_beats_the_default() {
+fn a_zero_timer_beats_default() {
     let reactor = reactor();
     for _ in 0..1_000 {
         let timer = reactor.after(Duration::ZERO);
         select! { reactor;
             recv(timer) -> _ => {}
-            default => panic!("a due timer was not seen"),
+            default => panic!("a due timer was missed"),
         }
     }
 }
 
 /// crossbeam-channel tests/after.rs: select
 #[test]
-fn each_of_a_thousand_timers_is_received_once_in_whatever_turn() {
+fn each_of_a_thousand_timers_fires_once() {
     const COUNT: usize = 1_000;
     let (reactor, sim) = sim();
     let timers: Vec<_> = (0..COUNT).map(|n| reactor.after(ms(n as u64 % 7))).collect();
@@ -133,7 +133,7 @@ fn each_of_a_thousand_timers_is_received_once_in_whatever_turn() {
             select! { reactor;
                 recv(timers[pair]) -> _ => hits[pair] += 1,
                 recv(timers[pair + 1]) -> _ => hits[pair + 1] += 1,
-                recv(end) -> _ => panic!("lost"),
+                recv(end) -> _ => panic!("a timer was lost"),
             }
         }
     }
@@ -158,9 +158,9 @@ fn wait_reports_due_timers_in_deadline_order() {
         reactor.wait(&mut events).unwrap();
         ::support::keys(&events)
     };
-    // Equal deadlines in arming order.
+    // Equal deadlines are reported in arming order.
     assert_eq!(keys(), [1, 3, 2, 0]);
-    // They stay ready until they are taken.
+    // The timers stay ready until their values are taken.
     assert_eq!(keys(), [1, 3, 2, 0]);
     timers[..4].iter().for_each(|timer| assert!(timer.try_take().is_some()));
     assert_eq!(keys(), [4]);
@@ -210,7 +210,7 @@ fn cases_on_the_same_timer_are_chosen_equally() {
 
 /// crossbeam-channel src/channel.rs: at
 #[test]
-fn a_given_time_may_be_past_or_come_as_an_instant() {
+fn at_accepts_past_times_and_instants() {
     let reactor = reactor();
     assert_eq!(poll(&reactor, &reactor.at(Time::ZERO)), Some(Time::ZERO));
     let now = Instant::now();
@@ -221,22 +221,22 @@ fn a_given_time_may_be_past_or_come_as_an_instant() {
     assert!(Instant::now() >= end);
 }
 
-/// crossbeam-channel tests/select.rs: timeout, with timers for timeouts
+/// crossbeam-channel tests/select.rs: timeout, with timers as timeouts
 #[test]
 fn the_earlier_of_two_timers_wins() {
     let (reactor, _) = sim();
     let (late, early) = (reactor.after(ms(500)), reactor.after(ms(100)));
     select! { reactor;
-        recv(late) -> _ => panic!("the later one"),
+        recv(late) -> _ => panic!("the later timer won"),
         recv(early) -> due => assert_eq!(due, Time::ZERO + ms(100)),
     }
-    // What was not chosen is still to come, at its own time.
+    // The other timer fires later, at its own time.
     assert_eq!(next(&reactor, &late), Time::ZERO + ms(500));
 }
 
-/// crossbeam-channel tests/select.rs: both_ready, of a timer and a channel that is never empty
+/// crossbeam-channel tests/select.rs: both_ready, with a timer and a channel that is never empty
 #[test]
-fn a_timer_is_seen_though_a_channel_is_always_ready() {
+fn a_busy_channel_does_not_hide_a_timer() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.timer();
@@ -246,7 +246,7 @@ fn a_timer_is_seen_though_a_channel_is_always_ready() {
         select! { reactor;
             recv(inbox) -> _ => {
                 messages += 1;
-                // Not before, so that the loop is surely busy when it comes to be due.
+                // Arm the timer only now, so that the loop is busy when the timer is due.
                 if messages == 100 {
                     timer.reset(ms(5));
                 }

@@ -1,5 +1,4 @@
-//! Channels with a limit: crossbeam-channel's tests/array.rs, and what Go says of buffered
-//! channels.
+//! Bounded channels: crossbeam-channel's tests/array.rs, and Go's rules for buffered channels.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +18,9 @@ limited!(Bounded);
 
 /// crossbeam-channel tests/array.rs: smoke
 #[test]
-fn messages_come_out_in_the_order_they_went_in() {
+fn messages_are_received_in_order() {
     let (tx, rx) = channel::bounded(3);
-    // Several laps, and each starting point in the ring.
+    // Several laps, which start at each place in the ring.
     for lap in 0..10 {
         for n in 0..3 {
             tx.send((lap, n)).unwrap();
@@ -37,8 +36,8 @@ fn messages_come_out_in_the_order_they_went_in() {
 
 /// crossbeam-channel tests/array.rs: capacity
 #[test]
-fn the_capacity_is_the_one_asked_for() {
-    // Also where the ring behind it is larger.
+fn the_capacity_is_exact() {
+    // The ring may have more slots than the capacity.
     for capacity in 0..10 {
         let (tx, rx) = channel::bounded::<()>(capacity);
         assert_eq!((tx.capacity(), rx.capacity()), (Some(capacity), Some(capacity)));
@@ -48,7 +47,7 @@ fn the_capacity_is_the_one_asked_for() {
 
 /// crossbeam-channel tests/array.rs: len_empty_full
 #[test]
-fn both_ends_know_how_full_the_channel_is() {
+fn both_ends_report_the_same_length() {
     let (tx, rx) = channel::bounded(2);
     let look = || {
         assert_eq!(
@@ -68,7 +67,7 @@ fn both_ends_know_how_full_the_channel_is() {
 
 /// crossbeam-channel tests/array.rs: try_send
 #[test]
-fn try_send_tells_full_from_disconnected_and_gives_the_value_back() {
+fn try_send_distinguishes_full_from_disconnected() {
     let (tx, rx) = channel::bounded(1);
     assert_eq!(tx.try_send(1), Ok(()));
     assert_eq!(tx.try_send(2), Err(TrySendError::Full(2)));
@@ -80,7 +79,7 @@ fn try_send_tells_full_from_disconnected_and_gives_the_value_back() {
 
 /// crossbeam-channel tests/array.rs: send
 #[test]
-fn send_waits_for_room() {
+fn send_blocks_until_there_is_room() {
     let (tx, rx) = channel::bounded(1);
     tx.send(1).unwrap();
     let received = AtomicBool::new(false);
@@ -98,7 +97,7 @@ fn send_waits_for_room() {
 
 /// crossbeam-channel tests/array.rs: send_timeout_nonfull_expired
 #[test]
-fn a_send_without_time_still_uses_the_room_there_is() {
+fn a_send_with_zero_timeout_uses_free_room() {
     let (tx, rx) = channel::bounded(1);
     assert_eq!(tx.send_timeout(1, Duration::ZERO), Ok(()));
     assert_eq!(tx.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
@@ -107,7 +106,7 @@ fn a_send_without_time_still_uses_the_room_there_is() {
 
 /// crossbeam-channel tests/array.rs: recv_in_send
 #[test]
-fn the_value_of_a_send_case_may_receive_from_that_channel() {
+fn a_send_value_may_receive_from_its_channel() {
     let reactor = reactor();
     let (tx, rx) = channel::bounded(2);
     tx.send(1).unwrap();
@@ -121,7 +120,7 @@ fn the_value_of_a_send_case_may_receive_from_that_channel() {
 
 /// crossbeam-channel tests/array.rs: panic_on_drop
 #[test]
-fn a_message_that_panics_when_dropped_is_not_dropped_again() {
+fn a_panicking_message_is_dropped_once() {
     struct Bomb<'a>(&'a AtomicBool);
     impl Drop for Bomb<'_> {
         fn drop(&mut self) {
@@ -134,14 +133,14 @@ fn a_message_that_panics_when_dropped_is_not_dropped_again() {
     assert!(tx.send(Bomb(&dropped)).is_ok());
     let result = catch_unwind(AssertUnwindSafe(|| drop(rx)));
     assert_eq!(result.unwrap_err().downcast_ref::<&str>(), Some(&"first drop"));
-    // The channel is closed none the less, and its other end can go.
+    // The channel is closed despite the panic, and its other end can be dropped.
     assert!(tx.is_disconnected());
     drop(tx);
 }
 
-/// Go runtime/chan_test.go: TestChan, a full buffer with a sender waiting behind it
+/// Go runtime/chan_test.go: TestChan, a full buffer and a blocked sender
 #[test]
-fn a_sender_that_waits_comes_behind_what_is_in_the_buffer() {
+fn a_blocked_send_comes_after_buffered_messages() {
     let (tx, rx) = channel::bounded(2);
     tx.send(1).unwrap();
     tx.send(2).unwrap();
@@ -152,9 +151,9 @@ fn a_sender_that_waits_comes_behind_what_is_in_the_buffer() {
     });
 }
 
-/// Go memory model: a send comes before its receive
+/// Go memory model: a send happens before its receive
 #[test]
-fn a_message_carries_what_was_written_before_it() {
+fn a_message_publishes_writes_made_before_its_send() {
     const COUNT: usize = 2_000;
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<Box<usize>>(1).unwrap();

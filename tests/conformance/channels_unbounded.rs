@@ -1,4 +1,4 @@
-//! Channels without a limit: crossbeam-channel's tests/list.rs.
+//! Unbounded channels: crossbeam-channel's tests/list.rs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,10 +15,10 @@ buffered!(Unbounded);
 
 /// crossbeam-channel tests/list.rs: smoke
 #[test]
-fn the_order_is_kept_however_much_is_in_the_channel() {
+fn messages_keep_their_order_at_every_length() {
     let (tx, rx) = channel::unbounded();
     let (mut sent, mut received) = (0, 0);
-    // Grows through several sizes, and is emptied in between.
+    // The channel grows to several sizes and is drained in between.
     for size in [1, 7, 40, 3, 500, 2_000, 10] {
         for _ in 0..size {
             tx.send(sent).unwrap();
@@ -38,14 +38,14 @@ fn the_order_is_kept_however_much_is_in_the_channel() {
 
 /// crossbeam-channel tests/list.rs: capacity
 #[test]
-fn there_is_no_capacity() {
+fn an_unbounded_channel_has_no_capacity() {
     let (tx, rx) = channel::unbounded::<()>();
     assert_eq!((tx.capacity(), rx.capacity()), (None, None));
 }
 
 /// crossbeam-channel tests/list.rs: len_empty_full
 #[test]
-fn it_is_empty_or_not_and_never_full() {
+fn an_unbounded_channel_is_never_full() {
     let (tx, rx) = channel::unbounded();
     for n in 0..1_000 {
         assert_eq!((tx.len(), tx.is_empty(), tx.is_full()), (n, n == 0, false));
@@ -60,7 +60,7 @@ fn it_is_empty_or_not_and_never_full() {
 
 /// crossbeam-channel tests/list.rs: recv_timeout_nonempty_expired
 #[test]
-fn a_recv_without_time_still_takes_what_is_there() {
+fn a_recv_with_zero_timeout_takes_a_message() {
     let (tx, rx) = channel::unbounded();
     tx.send(7).unwrap();
     assert_eq!(rx.recv_timeout(Duration::ZERO), Ok(7));
@@ -69,7 +69,7 @@ fn a_recv_without_time_still_takes_what_is_there() {
 
 /// crossbeam-channel tests/list.rs: try_send, send, send_timeout
 #[test]
-fn no_kind_of_send_ever_waits_or_finds_the_channel_full() {
+fn a_send_never_blocks_or_fails_as_full() {
     let (tx, rx) = channel::unbounded();
     for n in (0..3_000).step_by(3) {
         assert_eq!(tx.try_send(n), Ok(()));
@@ -81,7 +81,7 @@ fn no_kind_of_send_ever_waits_or_finds_the_channel_full() {
 
 /// crossbeam-channel tests/list.rs: len
 #[test]
-fn the_length_is_what_was_sent_less_what_was_received() {
+fn len_is_sends_minus_receives() {
     let (tx, rx) = channel::unbounded();
     let (mut numbers, mut len) = (Random::new(1), 0);
     for _ in 0..2_000 {
@@ -98,7 +98,7 @@ fn the_length_is_what_was_sent_less_what_was_received() {
 
 /// crossbeam-channel tests/list.rs: fairness_duplicates
 #[test]
-fn send_cases_on_the_same_outbox_are_chosen_equally() {
+fn send_cases_on_one_outbox_are_chosen_equally() {
     const COUNT: usize = 5_000;
     let reactor = reactor();
     let (tx, rx) = channel::unbounded();
@@ -120,7 +120,7 @@ fn send_cases_on_the_same_outbox_are_chosen_equally() {
 
 /// crossbeam-channel tests/list.rs: recv_in_send
 #[test]
-fn the_value_of_a_send_case_may_use_the_channel_it_is_sent_to() {
+fn a_send_value_may_use_its_own_channel() {
     let reactor = reactor();
     let (tx, rx) = channel::unbounded();
     let outbox = reactor.register(tx).unwrap();
@@ -142,7 +142,7 @@ fn a_sender_travels_through_its_own_channel() {
     drop(tx);
     for _ in 0..1_000 {
         let Reply(tx) = rx.recv().unwrap();
-        // The only sender there is comes out of the channel and goes in again.
+        // The only sender leaves the channel and enters it again.
         assert!(!rx.is_disconnected());
         tx.send(Reply(tx.clone())).unwrap();
     }
@@ -152,9 +152,8 @@ fn a_sender_travels_through_its_own_channel() {
 
 /// crossbeam-channel tests/list.rs: stack_overflow
 #[test]
-fn storage_for_large_messages_does_not_go_through_the_stack() {
-    // 100 of them make a storage of 2 MiB; the message itself is copied through several frames in a
-    // debug build.
+fn large_messages_are_not_stored_on_the_stack() {
+    // 100 messages need 2 MiB of storage. A debug build copies each message through several frames.
     const LARGE: usize = 16 << 10;
     let small_stack = thread::Builder::new().stack_size(1 << 20);
     let thread = small_stack.spawn(|| {
@@ -169,10 +168,9 @@ fn storage_for_large_messages_does_not_go_through_the_stack() {
     thread.unwrap().join().unwrap();
 }
 
-/// Go runtime/chan_test.go: TestSelfSelect, a channel that one party both sends to and receives
-/// from
+/// Go runtime/chan_test.go: TestSelfSelect, one thread both sends to and receives from a channel
 #[test]
-fn one_select_may_send_to_and_receive_from_the_same_channel() {
+fn one_select_may_use_both_ends() {
     const COUNT: usize = 1_000;
     let reactor = reactor();
     let (tx, rx) = channel::unbounded();
@@ -188,9 +186,9 @@ fn one_select_may_send_to_and_receive_from_the_same_channel() {
     assert_eq!(sent, COUNT);
 }
 
-/// crossbeam-channel src/flavors/list.rs: discard_all_messages, with senders under way
+/// crossbeam-channel src/flavors/list.rs: discard_all_messages, with concurrent senders
 #[test]
-fn senders_in_full_flight_find_out_that_the_receiver_went() {
+fn concurrent_senders_notice_a_dropped_receiver() {
     let (tx, rx) = channel::unbounded();
     let began = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What several files of this suite use.
+//! Helpers for several files of this suite.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use pollmux::{Reactor, Sim, Source, select};
 
 pub use ::support::{Counted, Drops, Random, ms, reactor};
 
-/// Longer than any machine is slow: for what must come.
+/// A timeout for events that must come. No machine is slower than this.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// A reactor on a virtual clock, and the clock.
+/// Returns a reactor on a virtual clock, and the clock.
 pub fn sim() -> (Reactor, Sim) {
     let (sim, reactor) = ::support::simulated();
     (reactor, sim)
 }
 
-/// What the source gives next.
+/// Blocks until the source is ready, and returns its item.
 pub fn next<S: Source>(reactor: &Reactor, source: &S) -> S::Item {
     select! { reactor; recv(source) -> item => item }
 }
 
-/// What the source gives now.
+/// Returns the source's item if the source is ready now.
 pub fn poll<S: Source>(reactor: &Reactor, source: &S) -> Option<S::Item> {
     select! { reactor; recv(source) -> item => Some(item), default => None }
 }
 
-/// What the source gives within `timeout`.
+/// Returns the source's item if the source becomes ready within `timeout`.
 pub fn within<S: Source>(reactor: &Reactor, source: &S, timeout: Duration) -> Option<S::Item> {
     select! { reactor; recv(source) -> item => Some(item), default(timeout) => None }
 }

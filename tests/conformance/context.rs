@@ -1,9 +1,9 @@
-//! What Go's context/x_test.go and afterfunc_test.go demand of contexts, one test a behaviour; each
-//! names the test it comes from.
+//! Contexts as in Go's context/x_test.go and afterfunc_test.go. Each behaviour has one test, which
+//! names its origin.
 //!
-//! Left out: values (`WithValue`, and with it TestValues, TestWithValueChecksKey), contexts of the
-//! user's own make (TestCustomContext..), and a nil parent (TestInvalidDerivedFail), which cannot
-//! be written here.
+//! Left out: values (`WithValue`, and so TestValues and TestWithValueChecksKey), contexts that the
+//! user implements (TestCustomContext..), and a nil parent (TestInvalidDerivedFail), which does not
+//! compile.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -21,13 +21,13 @@ use support::thread;
 use crate::common::{LONG, ms, next, poll, reactor, sim, within};
 use crate::support::{aside, watched};
 
-/// A root in virtual time.
+/// Returns a root context in virtual time.
 fn root(sim: &Sim) -> Context {
     use pollmux::driver::Driver;
     Context::on_clock(sim.clock())
 }
 
-/// It has ended like this, for good, and says so everywhere.
+/// Asserts that the context has ended with `error`, by every method and every time.
 #[track_caller]
 fn assert_ended(reactor: &Reactor, context: &Context, error: ContextError) {
     for _ in 0..2 {
@@ -35,7 +35,7 @@ fn assert_ended(reactor: &Reactor, context: &Context, error: ContextError) {
         assert_eq!(context.cause().map(|cause| cause.error()), Some(error));
         assert_eq!(context.check().unwrap_err().error(), error);
         let done = reactor.done(context);
-        // As Go's closed channel: every time.
+        // `done` stays ready, as a closed channel does in Go.
         for _ in 0..2 {
             assert_eq!(poll(reactor, &done).map(|cause| cause.error()), Some(error));
         }
@@ -60,7 +60,7 @@ impl fmt::Display for Reason {
 
 impl Error for Reason {}
 
-/// The reason of the cause, `None` if the context is open or none was given.
+/// Returns the reason of the cause. `None` if the context is open or has no reason.
 fn reason(context: &Context) -> Option<&'static str> {
     context.cause()?.downcast_ref::<Reason>().map(|reason| reason.0)
 }
@@ -79,7 +79,7 @@ fn the_background_never_ends_and_has_no_deadline() {
 
 /// TestWithCancel.
 #[test]
-fn cancelling_ends_a_context_and_wakes_who_waits_for_it() {
+fn cancel_ends_a_context_and_wakes_its_waiter() {
     watched(|| {
         let reactor = reactor();
         let (context, canceller) = Context::background().with_cancel();
@@ -94,7 +94,7 @@ fn cancelling_ends_a_context_and_wakes_who_waits_for_it() {
 
 /// TestParentFinishesChild.
 #[test]
-fn cancelling_a_parent_ends_all_that_were_made_from_it() {
+fn cancelling_a_parent_ends_its_descendants() {
     let (reactor, _) = sim();
     let (parent, canceller) = reactor.context().with_cancel();
     let (child, _child) = parent.with_cancel();
@@ -107,7 +107,7 @@ fn cancelling_a_parent_ends_all_that_were_made_from_it() {
     for context in [&parent, &child, &timed, &grandchild] {
         assert_ended(&reactor, context, ContextError::Cancelled);
     }
-    // And those made from it afterwards.
+    // Contexts made from a cancelled parent are cancelled as well.
     let (late, canceller) = parent.with_timeout(LONG);
     assert_ended(&reactor, &late, ContextError::Cancelled);
     assert!(!canceller.cancel());
@@ -115,7 +115,7 @@ fn cancelling_a_parent_ends_all_that_were_made_from_it() {
 
 /// TestChildFinishesFirst.
 #[test]
-fn a_child_that_ends_first_does_not_end_its_parent() {
+fn cancelling_a_child_does_not_end_its_parent() {
     let (reactor, _) = sim();
     let (parent, cancel_parent) = reactor.context().with_cancel();
     let (child, cancel_child) = parent.with_cancel();
@@ -131,7 +131,7 @@ fn a_child_that_ends_first_does_not_end_its_parent() {
 
 /// TestDeadline.
 #[test]
-fn a_deadline_ends_a_context_and_those_below_it() {
+fn a_deadline_ends_a_context_and_its_children() {
     let (reactor, sim) = sim();
     let (context, _a) = reactor.context().with_deadline(Time::ZERO + ms(50));
     let (child, _b) = context.with_cancel();
@@ -144,14 +144,14 @@ fn a_deadline_ends_a_context_and_those_below_it() {
     }
 }
 
-/// TestDeadline: one that is over.
+/// TestDeadline, with a past deadline.
 #[test]
 fn a_past_deadline_ends_a_context_at_once() {
     let (reactor, sim) = sim();
     sim.advance(ms(10));
     for t in [Time::ZERO, Time::ZERO + ms(9), sim.now()] {
         let (context, canceller) = reactor.context().with_deadline(t);
-        assert!(!canceller.cancel(), "too late");
+        assert!(!canceller.cancel(), "the context had ended before cancel");
         assert_ended(&reactor, &context, ContextError::DeadlineExceeded);
     }
     let (context, _canceller) = reactor.context().with_timeout(Duration::ZERO);
@@ -175,7 +175,7 @@ fn a_timeout_ends_a_context() {
 
 /// TestCanceledTimeout.
 #[test]
-fn cancelling_before_the_timeout_is_a_cancellation() {
+fn a_cancel_before_the_timeout_counts() {
     let (reactor, sim) = sim();
     let (context, canceller) = reactor.context().with_timeout(LONG);
     let (child, _child) = context.with_cancel();
@@ -187,7 +187,7 @@ fn cancelling_before_the_timeout_is_a_cancellation() {
 
 /// TestSimultaneousCancels.
 #[test]
-fn many_threads_cancel_a_tree_at_the_same_time() {
+fn many_threads_may_cancel_a_tree_at_once() {
     watched(|| {
         const N: usize = 32;
         let reactor = reactor();
@@ -222,7 +222,7 @@ fn many_threads_cancel_a_tree_at_the_same_time() {
 
 /// TestInterlockedCancels.
 #[test]
-fn who_waits_for_the_child_may_cancel_the_parent_and_the_other_way_round() {
+fn parent_and_child_may_cancel_each_other() {
     watched(|| {
         let (parent, cancel_parent) = Context::background().with_cancel();
         let (child, cancel_child) = parent.with_cancel();
@@ -239,14 +239,14 @@ fn who_waits_for_the_child_may_cancel_the_parent_and_the_other_way_round() {
 
 /// TestLayersCancel, TestLayersTimeout.
 #[test]
-fn in_layers_of_every_kind_the_first_end_counts_below_it_and_nowhere_else() {
+fn an_end_reaches_all_layers_below_it_only() {
     for by_deadline in [false, true] {
         let (reactor, sim) = sim();
         let mut layers: Vec<(Context, Option<Canceller>)> = vec![(reactor.context(), None)];
         for n in 0..30 {
             let context = layers.last().unwrap().0.clone();
             let (context, canceller) = match n {
-                // The only deadline that comes.
+                // Only this deadline passes.
                 15 if by_deadline => context.with_timeout(ms(10)),
                 _ if n % 3 == 0 => context.with_timeout(LONG * 2),
                 _ => context.with_cancel(),
@@ -270,19 +270,19 @@ fn in_layers_of_every_kind_the_first_end_counts_below_it_and_nowhere_else() {
 
 /// TestWithCancelCanceledParent.
 #[test]
-fn a_child_of_a_cancelled_parent_is_born_cancelled_with_its_cause() {
+fn a_child_of_a_cancelled_parent_starts_cancelled() {
     let (reactor, _) = sim();
     let (parent, canceller) = reactor.context().with_cancel();
     canceller.cancel_with(Reason("over"));
     let (child, cancel_child) = parent.with_cancel();
     assert_ended(&reactor, &child, ContextError::Cancelled);
-    assert!(!cancel_child.cancel_with(Reason("too late")));
+    assert!(!cancel_child.cancel_with(Reason("the parent's reason came first")));
     assert_eq!(reason(&child), Some("over"));
 }
 
 /// TestWithCancelSimultaneouslyCanceledParent.
 #[test]
-fn a_child_made_while_its_parent_is_cancelled_ends_too() {
+fn a_child_made_during_a_cancel_ends_too() {
     watched(|| {
         for _ in 0..200 {
             let (parent, canceller) = Context::background().with_cancel();
@@ -294,10 +294,10 @@ fn a_child_made_while_its_parent_is_cancelled_ends_too() {
     });
 }
 
-/// TestDeadlineExceededSupportsTimeout, TestDeadlineExceededIsNetError: as an error of the standard
-/// library it is a timeout.
+/// TestDeadlineExceededSupportsTimeout, TestDeadlineExceededIsNetError: as an `io::Error` the kind
+/// is `TimedOut`.
 #[test]
-fn a_deadline_is_a_timeout_as_an_io_error_and_a_cancellation_is_not() {
+fn only_deadlines_become_timed_out_io_errors() {
     let (reactor, _) = sim();
     let (context, _canceller) = reactor.context().with_timeout(Duration::ZERO);
     let work = || -> std::io::Result<()> { Ok(context.check()?) };
@@ -311,7 +311,7 @@ fn a_deadline_is_a_timeout_as_an_io_error_and_a_cancellation_is_not() {
 
 /// TestCause, the rows about cancelling.
 #[test]
-fn the_cause_is_the_reason_of_who_was_first() {
+fn the_first_cancel_sets_the_cause() {
     let (reactor, _) = sim();
     let root = reactor.context();
     let pair = || {
@@ -319,7 +319,8 @@ fn the_cause_is_the_reason_of_who_was_first() {
         let (child, cancel_child) = parent.with_cancel();
         (parent, cancel_parent, child, cancel_child)
     };
-    // Neither; only the parent; only the child; parent first; child first; the parent twice.
+    // The rows: no cancel; the parent; the child; parent then child; child then parent; the parent
+    // twice.
     type Act = fn(&Canceller, &Canceller);
     let table: [(Act, Option<&str>, Option<&str>); 6] = [
         (|_, _| (), None, None),
@@ -359,7 +360,7 @@ fn the_cause_is_the_reason_of_who_was_first() {
 
 /// TestCause: without a reason the cause is the error.
 #[test]
-fn a_cancellation_without_a_reason_has_itself_for_a_cause() {
+fn without_a_reason_the_cause_is_the_error() {
     let (reactor, _) = sim();
     let (context, canceller) = reactor.context().with_cancel();
     let (child, _child) = context.with_cancel();
@@ -370,7 +371,7 @@ fn a_cancellation_without_a_reason_has_itself_for_a_cause() {
         assert_eq!(cause.to_string(), ContextError::Cancelled.to_string());
         assert_eq!(cause.error(), ContextError::Cancelled);
     }
-    // A text will do for a reason.
+    // A string can be a reason.
     let (context, canceller) = reactor.context().with_cancel();
     canceller.cancel_with("no disk");
     assert_eq!(context.cause().unwrap().to_string(), "no disk");
@@ -378,13 +379,13 @@ fn a_cancellation_without_a_reason_has_itself_for_a_cause() {
 
 /// TestCause, the rows about WithTimeoutCause and WithDeadlineCause.
 #[test]
-fn a_deadline_may_have_a_reason_which_counts_when_the_deadline_ends_it() {
+fn a_deadline_reason_counts_when_the_deadline_passes() {
     let (reactor, sim) = sim();
     let root = reactor.context();
     let slow = || root.with_timeout_cause(ms(10), Reason("slow"));
     let ((expired, _a), (cancelled, canceller)) = (slow(), slow());
     let (child, _b) = expired.with_cancel();
-    // The parent ends first: its reason, not that of the child's own deadline.
+    // The parent ends first, so its reason counts.
     let (later, _c) = expired.with_deadline_cause(Time::ZERO + ms(20), Reason("slower"));
     assert!(canceller.cancel());
     sim.advance(ms(30));
@@ -398,7 +399,7 @@ fn a_deadline_may_have_a_reason_which_counts_when_the_deadline_ends_it() {
 
 /// TestCauseRace.
 #[test]
-fn who_finds_a_context_ended_finds_its_cause() {
+fn an_ended_context_always_has_its_cause() {
     watched(|| {
         for _ in 0..200 {
             let (context, canceller) = Context::background().with_cancel();
@@ -415,7 +416,7 @@ fn who_finds_a_context_ended_finds_its_cause() {
 
 /// TestWithoutCancel.
 #[test]
-fn without_cancel_does_not_end_with_its_parent_and_has_no_deadline() {
+fn without_cancel_drops_the_deadline_and_outlives_parent() {
     let (reactor, sim) = sim();
     let (parent, canceller) = reactor.context().with_timeout(ms(10));
     let free = parent.without_cancel();
@@ -425,7 +426,7 @@ fn without_cancel_does_not_end_with_its_parent_and_has_no_deadline() {
     sim.advance(ms(20));
     assert_open(&reactor, &free);
     assert_open(&reactor, &timed);
-    // On the same clock as its parent.
+    // `free` keeps the clock of its parent.
     sim.advance(ms(30));
     assert_ended(&reactor, &timed, ContextError::DeadlineExceeded);
     assert_open(&reactor, &free);
@@ -437,7 +438,7 @@ fn turn(reactor: &Reactor) {
 
 /// TestAfterFuncCalledAfterCancel, TestAfterFuncCalledAsynchronously.
 #[test]
-fn after_cancel_runs_once_on_its_reactor_after_a_cancellation() {
+fn after_cancel_runs_once_on_its_reactor() {
     watched(|| {
         let reactor = reactor();
         let (context, canceller) = Context::background().with_cancel();
@@ -454,31 +455,31 @@ fn after_cancel_runs_once_on_its_reactor_after_a_cancellation() {
         let done = reactor.done(&child);
         let other = thread::spawn(move || canceller.cancel());
         next(&reactor, &done);
-        // Who cancels marks the contexts first and then tells those who wait: only now it is done
-        // with both.
+        // `cancel` marks all contexts first and then wakes the waiters. Only after the join are
+        // both done.
         other.join().unwrap();
         turn(&reactor);
         assert_eq!((ran.get(), after.is_pending()), (1, false));
-        assert!(!after.stop(), "it has run");
+        assert!(!after.stop(), "the callback has run");
     });
 }
 
 /// TestAfterFuncCalledAfterTimeout.
 #[test]
-fn after_cancel_runs_after_a_deadline_inside_a_wait_that_goes_on() {
+fn after_cancel_runs_within_a_longer_wait() {
     let (reactor, sim) = sim();
     let (context, _canceller) = reactor.context().with_timeout(ms(10));
     let when = Rc::new(Cell::new(None));
     let (seen, clock) = (when.clone(), sim.clone());
     reactor.after_cancel(&context, move |_| seen.set(Some(clock.now()))).detach();
-    // One wait, longer than the deadline.
+    // One wait that is longer than the deadline.
     assert_eq!(next(&reactor, &reactor.after(ms(50))), Time::ZERO + ms(50));
     assert_eq!(when.get(), Some(Time::ZERO + ms(10)));
 }
 
 /// TestAfterFuncCalledImmediately.
 #[test]
-fn after_cancel_of_a_context_that_has_ended_runs_in_the_next_turn() {
+fn after_cancel_on_ended_context_runs_next_turn() {
     let (reactor, _) = sim();
     let (context, canceller) = reactor.context().with_cancel();
     canceller.cancel();
@@ -490,14 +491,14 @@ fn after_cancel_of_a_context_that_has_ended_runs_in_the_next_turn() {
     };
     reactor.after_cancel(&context, note("cancelled")).detach();
     reactor.after_cancel(&expired, note("expired")).detach();
-    assert!(order.borrow().is_empty(), "not inside the call");
+    assert!(order.borrow().is_empty(), "ran inside after_cancel");
     turn(&reactor);
     assert_eq!(*order.borrow(), ["cancelled", "expired"]);
 }
 
 /// TestAfterFuncNotCalledAfterStop.
 #[test]
-fn after_cancel_does_not_run_after_stop_which_says_whether_it_prevented_it() {
+fn a_stopped_after_cancel_never_runs() {
     let (reactor, sim) = sim();
     let (context, canceller) = reactor.context().with_timeout(ms(10));
     let ran = Rc::new(Cell::new(0));
@@ -510,17 +511,16 @@ fn after_cancel_does_not_run_after_stop_which_says_whether_it_prevented_it() {
     let kept = reactor.after_cancel(&context, count());
     let overtaken = reactor.after_cancel(&context, count());
     assert!(stopped.stop());
-    assert!(!stopped.stop(), "once");
+    assert!(!stopped.stop(), "stopped twice");
     drop(dropped);
     canceller.cancel();
-    // It has ended, but no turn has come: it is prevented.
+    // The context has ended, but no turn has run the callback yet, so `stop` prevents the call.
     assert!(overtaken.stop());
     turn(&reactor);
     sim.advance(LONG);
     turn(&reactor);
     assert_eq!(ran.get(), 1);
     assert!(!kept.stop() && !stopped.stop() && !overtaken.stop());
-    // What was stopped holds nothing any more: `count` lends one, each closure held one, and all
-    // are gone.
+    // Only `ran` itself is left: each callback has dropped its closure.
     assert_eq!(Rc::strong_count(&ran), 1);
 }

@@ -1,5 +1,5 @@
-//! What is dropped when, once: channels, their registered ends, and the reactor under them. After
-//! Go's collectable timers, the drop tests of crossbeam-channel and std's.
+//! Channels, registered ends and reactors drop each of their values once. After Go's collectable
+//! timers and the drop tests of crossbeam-channel and std.
 
 use pollmux::channel::{self, RecvError, SendError, TryRecvError};
 use pollmux::select;
@@ -10,7 +10,7 @@ use crate::support::aside;
 
 /// crossbeam-channel tests/array.rs: drops, for a registered receiver
 #[test]
-fn an_inbox_drops_what_is_in_the_channel() {
+fn dropping_an_inbox_drops_its_messages() {
     let reactor = reactor();
     let drops = Drops::new();
     let (tx, inbox) = reactor.channel(8).unwrap();
@@ -25,7 +25,7 @@ fn an_inbox_drops_what_is_in_the_channel() {
 
 /// crossbeam-channel tests/mpsc.rs: port_gone_concurrent, for a registered receiver
 #[test]
-fn an_inbox_that_goes_gives_senders_their_values_back() {
+fn dropping_an_inbox_returns_values_to_blocked_senders() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(0).unwrap();
     let (full_tx, full) = reactor.channel(1).unwrap();
@@ -37,7 +37,7 @@ fn an_inbox_that_goes_gives_senders_their_values_back() {
 
 /// crossbeam-channel tests/mpsc.rs: smoke_chan_gone, for a registered sender
 #[test]
-fn an_outbox_that_goes_is_one_sender_less() {
+fn dropping_the_last_outbox_disconnects() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<()>(1).unwrap();
     let outbox = reactor.register(tx.clone()).unwrap();
@@ -49,7 +49,7 @@ fn an_outbox_that_goes_is_one_sender_less() {
 
 /// crossbeam-channel tests/array.rs: drops, for values of send cases
 #[test]
-fn the_value_of_a_send_case_that_fails_comes_back() {
+fn a_failed_send_case_returns_its_value() {
     let reactor = reactor();
     let drops = Drops::new();
     let (tx, rx) = channel::bounded(1);
@@ -65,7 +65,7 @@ fn the_value_of_a_send_case_that_fails_comes_back() {
 
 /// crossbeam-channel tests/list.rs: drops, for ends that change hands
 #[test]
-fn taking_an_end_back_from_the_reactor_drops_nothing() {
+fn deregistering_an_end_drops_nothing() {
     let reactor = reactor();
     let drops = Drops::new();
     let (tx, rx) = channel::unbounded();
@@ -80,7 +80,7 @@ fn taking_an_end_back_from_the_reactor_drops_nothing() {
     assert_eq!(drops.count(), 2);
 }
 
-/// Go runtime/chan.go: a channel lives as long as one of its ends, whatever happens to the loop
+/// Go runtime/chan.go: a channel lives as long as one of its ends, even without its loop
 #[test]
 fn a_channel_outlives_the_reactor() {
     let reactor = reactor();
@@ -101,7 +101,7 @@ fn a_channel_outlives_the_reactor() {
 
 /// crossbeam-channel tests/array.rs: channel_through_channel, a cycle of ends
 #[test]
-fn a_sender_left_in_its_own_channel_goes_with_the_receiver() {
+fn dropping_the_receiver_drops_senders_in_the_channel() {
     struct Letter {
         _sender: Option<channel::Sender<Letter>>,
         _message: Counted,
@@ -111,7 +111,7 @@ fn a_sender_left_in_its_own_channel_goes_with_the_receiver() {
     let letter = |sender| Letter { _sender: sender, _message: drops.message() };
     assert!(tx.send(letter(Some(tx.clone()))).is_ok() && tx.send(letter(None)).is_ok());
     drop(tx);
-    // Not disconnected: one sender is in the channel.
+    // The channel is not disconnected: it holds a sender.
     assert!(!rx.is_disconnected());
     drop(rx);
     assert_eq!(drops.count(), 2);
@@ -119,13 +119,13 @@ fn a_sender_left_in_its_own_channel_goes_with_the_receiver() {
 
 /// Go time/tick_test.go: TestTimerGC, TestTickerGC
 #[test]
-fn a_dropped_timer_or_ticker_frees_its_slot_and_never_fires() {
+fn a_dropped_timer_or_ticker_never_fires() {
     let (reactor, sim) = sim();
     let before = reactor.stats().live;
     for _ in 0..1_000 {
         drop(reactor.after(ms(5)));
         drop(reactor.every(ms(5)));
-        // Forgotten in the middle of being used, as well.
+        // Also drop a timer that has expired.
         let expired = reactor.after(ms(0));
         assert_eq!(poll(&reactor, &reactor.timer()), None);
         drop(expired);

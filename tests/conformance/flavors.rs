@@ -1,7 +1,7 @@
-//! The cases that several kinds of channel have in common, once: crossbeam-channel's
-//! tests/array.rs, tests/list.rs and tests/zero.rs. Each case names its test there.
+//! Tests that several kinds of channel share: crossbeam-channel's tests/array.rs, tests/list.rs and
+//! tests/zero.rs. Each function names the test there.
 //!
-//! The file of a kind runs them by `every_kind!`, `buffered!` and `limited!`.
+//! The file of each kind runs the tests through `every_kind!`, `buffered!` and `limited!`.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// A channel for `capacity` messages, if this kind has room for any and a limit.
+    /// Makes a channel of this kind. Only bounded channels use `capacity`.
     fn channel<T>(self, capacity: usize) -> (Sender<T>, Receiver<T>) {
         match self {
             Kind::Bounded => channel::bounded(capacity),
@@ -33,7 +33,7 @@ impl Kind {
         }
     }
 
-    /// How often to do something that takes an unbounded channel `n` times the shortest time.
+    /// Returns how many operations take as long as `n` operations of an unbounded channel.
     fn count(self, n: usize) -> usize {
         match self {
             Kind::Unbounded => n,
@@ -55,41 +55,41 @@ macro_rules! run {
 macro_rules! every_kind {
     ($kind:ident) => {
         crate::flavors::run! { $kind:
-            recv_waits_for_a_message_and_then_for_the_end
-            recv_timeout_waits_its_time_and_no_longer_than_for_a_message
-            a_receiver_that_waits_hears_of_the_last_senders_end
-            a_pair_of_threads_keeps_the_order
-            of_many_senders_everything_arrives_once_and_in_each_ones_order
-            a_channel_for_one_message_works_every_time
-            requests_and_responses_between_two_channels_do_not_get_stuck
-            nothing_is_lost_or_doubled_between_timeouts
+            recv_blocks_until_a_message_or_disconnection
+            recv_timeout_ends_at_message_or_timeout
+            dropping_the_last_sender_wakes_a_blocked_receiver
+            one_sender_thread_keeps_its_order
+            concurrent_sends_arrive_once_in_per_sender_order
+            a_channel_for_one_message_delivers_it
+            requests_and_responses_between_two_channels_never_deadlock
+            timeouts_lose_and_duplicate_no_message
         }
     };
 }
 
-/// For kinds with a buffer.
+/// Tests for kinds with a buffer.
 macro_rules! buffered {
     ($kind:ident) => {
         crate::flavors::run! { $kind:
-            try_recv_tells_empty_from_disconnected
-            every_send_after_the_receiver_gives_its_value_back
-            what_was_sent_before_the_last_sender_went_is_received_before_the_error
-            every_message_is_dropped_once_received_or_not
-            what_a_send_has_published_is_there_for_a_try_recv
-            two_channels_that_are_not_empty_are_received_from_equally
+            try_recv_distinguishes_empty_from_disconnected
+            sends_to_a_dropped_receiver_return_their_value
+            buffered_messages_are_received_before_disconnection
+            every_message_is_dropped_once
+            a_completed_send_is_visible_to_try_recv
+            select_chooses_two_ready_channels_equally
         }
     };
 }
 
-/// For kinds that may have no room.
+/// Tests for kinds that may be full.
 macro_rules! limited {
     ($kind:ident) => {
         crate::flavors::run! { $kind:
-            send_timeout_waits_its_time_and_no_longer_than_for_room
-            the_length_is_never_more_than_the_capacity
-            senders_that_wait_get_their_values_back_when_the_receiver_goes
-            cases_on_the_same_inbox_are_chosen_equally
-            a_receiver_travels_through_its_own_kind_of_channel
+            send_timeout_ends_at_room_or_timeout
+            len_never_exceeds_the_capacity
+            dropping_the_receiver_wakes_all_blocked_senders
+            cases_on_one_inbox_are_chosen_equally
+            a_receiver_can_be_sent_through_a_channel
         }
     };
 }
@@ -97,7 +97,7 @@ macro_rules! limited {
 pub(crate) use {buffered, every_kind, limited, run};
 
 /// recv
-pub fn recv_waits_for_a_message_and_then_for_the_end(kind: Kind) {
+pub fn recv_blocks_until_a_message_or_disconnection(kind: Kind) {
     let (tx, rx) = kind.channel(100);
     let _sender = later(ms(30), move || {
         tx.send(7).unwrap();
@@ -110,7 +110,7 @@ pub fn recv_waits_for_a_message_and_then_for_the_end(kind: Kind) {
 }
 
 /// recv_timeout
-pub fn recv_timeout_waits_its_time_and_no_longer_than_for_a_message(kind: Kind) {
+pub fn recv_timeout_ends_at_message_or_timeout(kind: Kind) {
     let (tx, rx) = kind.channel(100);
     let start = Instant::now();
     assert_eq!(rx.recv_timeout(ms(20)), Err(RecvTimeoutError::Timeout));
@@ -122,7 +122,7 @@ pub fn recv_timeout_waits_its_time_and_no_longer_than_for_a_message(kind: Kind) 
 }
 
 /// disconnect_wakes_receiver
-pub fn a_receiver_that_waits_hears_of_the_last_senders_end(kind: Kind) {
+pub fn dropping_the_last_sender_wakes_a_blocked_receiver(kind: Kind) {
     let (tx, rx) = kind.channel::<()>(1);
     let receiver = thread::spawn(move || assert_eq!(rx.recv(), Err(RecvError)));
     let other = tx.clone();
@@ -134,7 +134,7 @@ pub fn a_receiver_that_waits_hears_of_the_last_senders_end(kind: Kind) {
 }
 
 /// spsc
-pub fn a_pair_of_threads_keeps_the_order(kind: Kind) {
+pub fn one_sender_thread_keeps_its_order(kind: Kind) {
     let count = kind.count(50_000);
     let (tx, rx) = kind.channel(3);
     let _receiver = aside(move || {
@@ -146,7 +146,7 @@ pub fn a_pair_of_threads_keeps_the_order(kind: Kind) {
 }
 
 /// mpmc
-pub fn of_many_senders_everything_arrives_once_and_in_each_ones_order(kind: Kind) {
+pub fn concurrent_sends_arrive_once_in_per_sender_order(kind: Kind) {
     const SENDERS: usize = 4;
     let count = kind.count(10_000);
     let (tx, rx) = kind.channel(3);
@@ -166,7 +166,7 @@ pub fn of_many_senders_everything_arrives_once_and_in_each_ones_order(kind: Kind
 }
 
 /// stress_oneshot
-pub fn a_channel_for_one_message_works_every_time(kind: Kind) {
+pub fn a_channel_for_one_message_delivers_it(kind: Kind) {
     for n in 0..500 {
         let (tx, rx) = kind.channel(1);
         thread::scope(|scope| {
@@ -177,7 +177,7 @@ pub fn a_channel_for_one_message_works_every_time(kind: Kind) {
 }
 
 /// stress_iter
-pub fn requests_and_responses_between_two_channels_do_not_get_stuck(kind: Kind) {
+pub fn requests_and_responses_between_two_channels_never_deadlock(kind: Kind) {
     let count = kind.count(3_000);
     let (request_tx, request_rx) = kind.channel(2);
     let (response_tx, response_rx) = kind.channel(100);
@@ -185,7 +185,7 @@ pub fn requests_and_responses_between_two_channels_do_not_get_stuck(kind: Kind) 
         let mut sum = 0;
         while sum < count {
             sum += request_rx.try_iter().sum::<usize>();
-            // A worker that is ahead must not fill the memory.
+            // Limit the responses, so that a fast worker does not fill the memory.
             if response_tx.len() < 100 {
                 let _ = response_tx.try_send(sum);
             }
@@ -198,7 +198,7 @@ pub fn requests_and_responses_between_two_channels_do_not_get_stuck(kind: Kind) 
 }
 
 /// stress_timeout_two_threads
-pub fn nothing_is_lost_or_doubled_between_timeouts(kind: Kind) {
+pub fn timeouts_lose_and_duplicate_no_message(kind: Kind) {
     const COUNT: usize = 50;
     let (tx, rx) = kind.channel(2);
     let _sender = aside(move || {
@@ -224,7 +224,7 @@ pub fn nothing_is_lost_or_doubled_between_timeouts(kind: Kind) {
 }
 
 /// try_recv
-pub fn try_recv_tells_empty_from_disconnected(kind: Kind) {
+pub fn try_recv_distinguishes_empty_from_disconnected(kind: Kind) {
     let (tx, rx) = kind.channel(100);
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
     thread::spawn(move || tx.send(7).unwrap()).join().unwrap();
@@ -233,7 +233,7 @@ pub fn try_recv_tells_empty_from_disconnected(kind: Kind) {
 }
 
 /// send_after_disconnect
-pub fn every_send_after_the_receiver_gives_its_value_back(kind: Kind) {
+pub fn sends_to_a_dropped_receiver_return_their_value(kind: Kind) {
     let (tx, rx) = kind.channel(100);
     tx.send(1).unwrap();
     drop(rx);
@@ -244,7 +244,7 @@ pub fn every_send_after_the_receiver_gives_its_value_back(kind: Kind) {
 }
 
 /// recv_after_disconnect
-pub fn what_was_sent_before_the_last_sender_went_is_received_before_the_error(kind: Kind) {
+pub fn buffered_messages_are_received_before_disconnection(kind: Kind) {
     const COUNT: usize = 201;
     let (tx, rx) = kind.channel(COUNT);
     (0..COUNT).for_each(|n| tx.send(n).unwrap());
@@ -260,7 +260,7 @@ pub fn what_was_sent_before_the_last_sender_went_is_received_before_the_error(ki
 }
 
 /// drops
-pub fn every_message_is_dropped_once_received_or_not(kind: Kind) {
+pub fn every_message_is_dropped_once(kind: Kind) {
     const CAPACITY: usize = 50;
     let mut numbers = Random::new(1);
     for round in 0..30 {
@@ -274,7 +274,7 @@ pub fn every_message_is_dropped_once_received_or_not(kind: Kind) {
             (0..steps).for_each(|_| drop(rx.recv().unwrap()));
         });
         assert_eq!(drops.count(), steps);
-        // The receiver goes first, or last.
+        // Drop the sender or the receiver first, by turns.
         let tx = (round % 2 == 0).then_some(tx);
         drop(rx);
         assert_eq!(drops.count(), steps + left);
@@ -284,7 +284,7 @@ pub fn every_message_is_dropped_once_received_or_not(kind: Kind) {
 }
 
 /// linearizable
-pub fn what_a_send_has_published_is_there_for_a_try_recv(kind: Kind) {
+pub fn a_completed_send_is_visible_to_try_recv(kind: Kind) {
     const SENDERS: usize = 4;
     let count = kind.count(4_000);
     let (tx, rx) = kind.channel(SENDERS);
@@ -300,8 +300,8 @@ pub fn what_a_send_has_published_is_there_for_a_try_recv(kind: Kind) {
             });
         }
         drop(done_tx);
-        // As many sends are over as we have been told of: other senders, which are in the middle of
-        // theirs, must not hide that.
+        // Each `()` tells of one completed send. Other senders are in the middle of a send and must
+        // not hide the completed message.
         for () in done_rx {
             rx.try_recv().unwrap();
         }
@@ -309,7 +309,7 @@ pub fn what_a_send_has_published_is_there_for_a_try_recv(kind: Kind) {
 }
 
 /// fairness
-pub fn two_channels_that_are_not_empty_are_received_from_equally(kind: Kind) {
+pub fn select_chooses_two_ready_channels_equally(kind: Kind) {
     const COUNT: usize = 4_000;
     let reactor = reactor();
     let [(a_tx, a), (b_tx, b)] = [kind.channel(COUNT), kind.channel(COUNT)];
@@ -328,13 +328,13 @@ pub fn two_channels_that_are_not_empty_are_received_from_equally(kind: Kind) {
     assert!(hits.iter().all(|&n| n >= COUNT / 4), "{hits:?}");
 }
 
-/// Sends until there is no room.
+/// Sends until the channel is full, and returns the number of messages.
 fn fill(tx: &Sender<usize>) -> usize {
     (0..).take_while(|&n| tx.try_send(n).is_ok()).count()
 }
 
 /// send_timeout
-pub fn send_timeout_waits_its_time_and_no_longer_than_for_room(kind: Kind) {
+pub fn send_timeout_ends_at_room_or_timeout(kind: Kind) {
     let (tx, rx) = kind.channel(1);
     let filled = fill(&tx);
     let start = Instant::now();
@@ -352,7 +352,7 @@ pub fn send_timeout_waits_its_time_and_no_longer_than_for_room(kind: Kind) {
 }
 
 /// len
-pub fn the_length_is_never_more_than_the_capacity(kind: Kind) {
+pub fn len_never_exceeds_the_capacity(kind: Kind) {
     let count = kind.count(20_000);
     let (tx, rx) = kind.channel(10);
     let capacity = rx.capacity().unwrap();
@@ -373,10 +373,10 @@ pub fn the_length_is_never_more_than_the_capacity(kind: Kind) {
 }
 
 /// disconnect_wakes_sender
-pub fn senders_that_wait_get_their_values_back_when_the_receiver_goes(kind: Kind) {
+pub fn dropping_the_receiver_wakes_all_blocked_senders(kind: Kind) {
     let (tx, rx) = kind.channel(1);
     fill(&tx);
-    // Several, so that one wake-up is not enough.
+    // Several senders are blocked, so one wake-up is not enough.
     let _waiting: Vec<_> = (0..3)
         .map(|n| {
             let tx = tx.clone();
@@ -388,7 +388,7 @@ pub fn senders_that_wait_get_their_values_back_when_the_receiver_goes(kind: Kind
 }
 
 /// fairness_duplicates
-pub fn cases_on_the_same_inbox_are_chosen_equally(kind: Kind) {
+pub fn cases_on_one_inbox_are_chosen_equally(kind: Kind) {
     let count = kind.count(12_000);
     let reactor = reactor();
     let (tx, rx) = kind.channel(count);
@@ -403,7 +403,7 @@ pub fn cases_on_the_same_inbox_are_chosen_equally(kind: Kind) {
         hits[case] += 1;
     };
     for _ in 0..count {
-        // A sender that came while the select! slept would be no choice.
+        // Wait for the message first: a `select!` that sleeps until a send makes no choice.
         while !inbox.is_ready() {
             thread::yield_now();
         }
@@ -421,7 +421,7 @@ pub fn cases_on_the_same_inbox_are_chosen_equally(kind: Kind) {
 }
 
 /// channel_through_channel
-pub fn a_receiver_travels_through_its_own_kind_of_channel(kind: Kind) {
+pub fn a_receiver_can_be_sent_through_a_channel(kind: Kind) {
     struct Next(Receiver<Next>);
     let count = kind.count(2_000);
     let (tx, rx) = kind.channel(1);

@@ -1,5 +1,5 @@
-//! Timers as Go promises them: time/sleep_test.go. On a virtual clock wherever the wall's is not
-//! the point.
+//! Timers as Go specifies them: time/sleep_test.go. The clock is virtual where wall time is not the
+//! subject.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,23 +12,23 @@ use support::thread;
 
 use crate::common::{LONG, Random, ms, next, poll, reactor, sim, within};
 
-/// A count that closures share, and one that counts its calls.
+/// Returns a counter, and a closure that increments the counter.
 fn counting() -> (Rc<Cell<u64>>, impl FnMut(&CallbackContext<'_>) + Clone + 'static) {
     let calls = Rc::new(Cell::new(0));
     let count = calls.clone();
     (calls, move |_: &CallbackContext<'_>| count.set(count.get() + 1))
 }
 
-/// A turn that waits for nothing: what is due is called.
+/// Runs a turn that does not block and calls due callbacks.
 fn turn(reactor: &Reactor) {
     assert_eq!(poll(reactor, &pollmux::never::<()>()), None);
 }
 
 /// Go time/sleep_test.go: TestSleep
 #[test]
-fn a_sleep_that_is_disturbed_is_not_shorter() {
+fn messages_do_not_shorten_a_timer() {
     let reactor = reactor();
-    // A channel that the select! does not mention, and one that it does.
+    // The `select!` does not mention the first channel; it receives from the second channel.
     let (aside_tx, _aside) = reactor.channel(1_000).unwrap();
     let (tx, inbox) = reactor.channel(1_000).unwrap();
     let disturber = thread::spawn(move || {
@@ -37,7 +37,7 @@ fn a_sleep_that_is_disturbed_is_not_shorter() {
             aside_tx.send(n).unwrap();
             tx.send(n).unwrap();
         }
-        // Not disconnected before the sleep is over.
+        // Keep the senders, so that no channel is disconnected before the timer fires.
         (aside_tx, tx)
     });
     let start = Instant::now();
@@ -56,7 +56,7 @@ fn a_sleep_that_is_disturbed_is_not_shorter() {
 
 /// Go time/sleep_test.go: TestAfterFunc
 #[test]
-fn a_callback_arms_itself_or_makes_another_one_until_it_has_enough() {
+fn a_callback_may_rearm_itself_or_make_another() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(2).unwrap();
     let (mut left, done) = (10, tx.clone());
@@ -84,10 +84,10 @@ fn a_callback_arms_itself_or_makes_another_one_until_it_has_enough() {
 
 /// Go time/sleep_test.go: TestAfterFuncStarvation
 #[test]
-fn a_channel_that_is_always_ready_does_not_starve_a_callback() {
+fn a_busy_channel_does_not_starve_a_callback() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    // The loop sends to itself for ever, and so never has nothing to do.
+    // The loop sends to itself, so it always has work.
     let stop = Rc::new(Cell::new(false));
     let stopped = stop.clone();
     let (begin, mut messages) = (Instant::now(), 0);
@@ -100,12 +100,12 @@ fn a_channel_that_is_always_ready_does_not_starve_a_callback() {
         assert!(begin.elapsed() < LONG, "starved");
     }
     assert!(messages > 0 && begin.elapsed() >= ms(2));
-    assert_eq!(reactor.stats().waits, 0, "it has never slept");
+    assert_eq!(reactor.stats().waits, 0, "the loop slept");
 }
 
 /// Go time/sleep_test.go: TestTickerStress
 #[test]
-fn a_ticker_of_a_nanosecond_under_load() {
+fn a_nanosecond_ticker_works_under_load() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -129,7 +129,7 @@ fn a_ticker_of_a_nanosecond_under_load() {
 
 /// Go time/sleep_test.go: TestTickerConcurrentStress
 #[test]
-fn tickers_of_a_nanosecond_in_many_reactors_at_once() {
+fn nanosecond_tickers_work_in_many_reactors() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -137,7 +137,7 @@ fn tickers_of_a_nanosecond_in_many_reactors_at_once() {
                 let start = Time::now();
                 let ticker = reactor.every(Duration::from_nanos(1)).unwrap();
                 let seen: u64 = (0..100).map(|_| 1 + next(&reactor, &ticker).missed).sum();
-                // All of the grid is accounted for, and none of it is in the future.
+                // Each point of the grid is counted, and no point is in the future.
                 assert!(seen >= 100 && start + Duration::from_nanos(seen) <= Time::now());
             });
         }
@@ -146,7 +146,7 @@ fn tickers_of_a_nanosecond_in_many_reactors_at_once() {
 
 /// Go time/sleep_test.go: TestAfter
 #[test]
-fn the_value_is_the_time_it_was_due_and_that_has_passed() {
+fn a_timer_gives_its_deadline() {
     let reactor = reactor();
     let start = Time::now();
     let due = next(&reactor, &reactor.after(ms(30)));
@@ -156,14 +156,14 @@ fn the_value_is_the_time_it_was_due_and_that_has_passed() {
 
 /// Go time/sleep_test.go: TestAfterTick
 #[test]
-fn ten_timers_one_after_the_other_take_ten_times_as_long() {
+fn ten_timers_in_sequence_take_their_sum() {
     let reactor = reactor();
     let start = Instant::now();
     for _ in 0..10 {
         next(&reactor, &reactor.after(ms(10)));
     }
     assert!(start.elapsed() >= ms(100));
-    // And not longer, where the time is ours.
+    // In virtual time the sum is exact.
     let (reactor, sim) = sim();
     for _ in 0..10 {
         next(&reactor, &reactor.after(ms(10)));
@@ -173,7 +173,7 @@ fn ten_timers_one_after_the_other_take_ten_times_as_long() {
 
 /// Go time/sleep_test.go: TestAfterStop
 #[test]
-fn stop_is_true_once_and_then_nothing_fires() {
+fn stop_returns_true_once_and_prevents_firing() {
     let (reactor, _) = sim();
     let _earlier = reactor.after(ms(100));
     let (a, b, end) = (reactor.after(ms(50)), reactor.after(ms(150)), reactor.after(ms(200)));
@@ -189,7 +189,7 @@ fn stop_is_true_once_and_then_nothing_fires() {
 
 /// Go time/sleep_test.go: TestAfterStop, the timers of AfterFunc
 #[test]
-fn stop_of_a_callback_is_true_once_and_then_it_is_not_called() {
+fn callback_stop_returns_true_once() {
     let (reactor, sim) = sim();
     let ((earlier, count), (calls, stopped)) = (counting(), counting());
     let _earlier = reactor.call_after(ms(100), count);
@@ -206,7 +206,7 @@ fn stop_of_a_callback_is_true_once_and_then_it_is_not_called() {
 
 /// Go time/sleep_test.go: TestAfterQueuing
 #[test]
-fn timers_come_in_the_order_of_their_deadlines() {
+fn timers_fire_in_deadline_order() {
     let (reactor, sim) = sim();
     let slots = [5, 3, 6, 6, 6, 1, 1, 2, 7, 9, 4, 8, 0];
     let timers: Vec<_> = slots
@@ -216,7 +216,7 @@ fn timers_come_in_the_order_of_their_deadlines() {
         .collect();
     let mut events = Events::with_capacity(slots.len());
     let mut order = Vec::new();
-    // In one batch, and one after the other.
+    // First several in one batch, then one after the other.
     for late in [ms(125), ms(0)] {
         sim.advance(late);
         let end = if late.is_zero() { slots.len() } else { order.len() + 1 };
@@ -232,7 +232,7 @@ fn timers_come_in_the_order_of_their_deadlines() {
 
 /// Go time/sleep_test.go: TestTimerStopStress
 #[test]
-fn timers_that_were_stopped_never_fire_whatever_happens_around_them() {
+fn stopped_timers_never_fire_among_others() {
     let (reactor, sim) = sim();
     let stopped: Vec<_> = (0..100).map(|n| reactor.after(ms(2_000 + n))).collect();
     let others: Vec<_> = (0..100).map(|n| reactor.after(ms(1_950 + 2 * n))).collect();
@@ -246,13 +246,14 @@ fn timers_that_were_stopped_never_fire_whatever_happens_around_them() {
     assert_eq!(reactor.stats().expired - expired, 100);
 }
 
-/// Go time/sleep_test.go: TestTimerStopStress, as it is there
+/// Go time/sleep_test.go: TestTimerStopStress, with callbacks as in Go
 #[test]
-fn callbacks_that_were_stopped_are_never_called_whatever_happens_around_them() {
+fn stopped_callbacks_are_never_called_among_others() {
     let (reactor, sim) = sim();
     let (calls, count) = counting();
-    let stopped: Vec<_> =
-        (0..100).map(|n| reactor.call_after(ms(2_000 + n), |_| panic!("it was stopped"))).collect();
+    let stopped: Vec<_> = (0..100)
+        .map(|n| reactor.call_after(ms(2_000 + n), |_| panic!("a stopped callback was called")))
+        .collect();
     let _others: Vec<_> =
         (0..100).map(|n| reactor.call_after(ms(1_950 + 2 * n), count.clone())).collect();
     sim.advance(ms(1_000));
@@ -265,7 +266,7 @@ fn callbacks_that_were_stopped_are_never_called_whatever_happens_around_them() {
 
 /// Go time/sleep_test.go: TestSleepZeroDeadlock
 #[test]
-fn sleeping_for_nothing_between_other_work_ends_every_time() {
+fn zero_sleeps_between_other_work_end() {
     let reactor = reactor();
     for n in 0..100 {
         next(&reactor, &reactor.after(Duration::ZERO));
@@ -278,13 +279,13 @@ fn sleeping_for_nothing_between_other_work_ends_every_time() {
 
 /// Go time/sleep_test.go: TestReset
 #[test]
-fn reset_is_true_while_pending_and_moves_the_time() {
+fn reset_of_a_pending_timer_returns_true() {
     let (reactor, sim) = sim();
     let timer = reactor.after(ms(200));
     sim.advance(ms(100));
     assert!(timer.reset(ms(300)));
     sim.advance(ms(200));
-    assert_eq!(poll(&reactor, &timer), None, "it fired at the old time");
+    assert_eq!(poll(&reactor, &timer), None, "fired at the old time");
     sim.advance(ms(200));
     assert_eq!(poll(&reactor, &timer), Some(Time::ZERO + ms(400)));
     assert!(!timer.reset(ms(50)));
@@ -293,16 +294,16 @@ fn reset_is_true_while_pending_and_moves_the_time() {
 
 /// Go time/sleep_test.go: TestOverflowSleep
 #[test]
-fn a_delay_beyond_all_time_never_ends() {
+fn an_overflowing_delay_never_fires() {
     let reactor = reactor();
     let (endless, short) = (reactor.after(Duration::MAX), reactor.after(ms(10)));
     assert_eq!(endless.deadline(), Some(Time::MAX));
     select! { reactor;
-        recv(endless) -> _ => panic!("it came"),
+        recv(endless) -> _ => panic!("the endless timer fired"),
         recv(short) -> _ => {}
     }
     select! { reactor;
-        recv(endless) -> _ => panic!("it came"),
+        recv(endless) -> _ => panic!("the endless timer fired"),
         default => {}
     }
     assert!(endless.stop());
@@ -319,20 +320,20 @@ fn nothing_overflows_at_the_end_of_time() {
     loop {
         select! { reactor;
             recv(ticker) -> tick => { ticks += 1; assert_eq!(tick.scheduled, sim.now()); }
-            recv(endless) -> _ => panic!("it came"),
+            recv(endless) -> _ => panic!("the endless ticker fired"),
             recv(last) -> _ => break,
         }
     }
     assert_eq!(ticks, 3);
     sim.advance(Duration::MAX);
-    // The ticker's next point was beyond the end, which never comes.
+    // The ticker's next point is beyond `Time::MAX`, so it never comes.
     assert_eq!((poll(&reactor, &ticker), poll(&reactor, &endless)), (None, None));
     assert_eq!(ticker.deadline(), Some(Time::MAX));
 }
 
 /// Go time/sleep_test.go: TestZeroTimer
 #[test]
-fn of_many_timers_of_zero_none_is_lost() {
+fn many_zero_timers_all_fire() {
     let reactor = reactor();
     let kept = reactor.timer();
     for n in 0..20_000 {
@@ -344,13 +345,13 @@ fn of_many_timers_of_zero_none_is_lost() {
         }
     }
     assert_eq!(reactor.stats().expired, 20_000);
-    // Each was due when it was asked for: the loop never slept.
+    // Each timer was due at once, so the loop never slept.
     assert_eq!(reactor.stats().waits, 0);
 }
 
 /// Go time/sleep_test.go: TestZeroTimer, the timers of AfterFunc
 #[test]
-fn of_many_callbacks_of_zero_none_is_lost() {
+fn many_zero_callbacks_are_all_called() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let send = move |_: &CallbackContext<'_>| tx.send(()).unwrap();
@@ -364,15 +365,15 @@ fn of_many_callbacks_of_zero_none_is_lost() {
         assert_eq!(next(&reactor, &inbox), Ok(()));
     }
     assert_eq!((reactor.stats().called, inbox.try_iter().count()), (20_000, 0));
-    // The inbox, and the one that was kept.
+    // The inbox and `kept` are alive.
     assert_eq!(reactor.stats().live, 2);
 }
 
 /// Go time/sleep_test.go: TestTimerModifiedEarlier
 #[test]
-fn a_timer_pulled_earlier_while_it_was_far_away_fires_in_time() {
+fn a_timer_moved_earlier_fires_in_time() {
     let reactor = reactor();
-    // Something to be armed for, that is neither.
+    // Another timer, for which the kernel is armed.
     let _far = reactor.after(LONG);
     for _ in 0..200 {
         let timer = reactor.after(LONG * 60);
@@ -381,15 +382,15 @@ fn a_timer_pulled_earlier_while_it_was_far_away_fires_in_time() {
         let end = reactor.after(LONG / 2);
         select! { reactor;
             recv(timer) -> _ => {}
-            recv(end) -> _ => panic!("not in time"),
+            recv(end) -> _ => panic!("the timer was late"),
         }
         assert!(start.elapsed() < LONG / 2);
     }
 }
 
-/// Go runtime/time.go: modify, to before what the poller is armed for (issue 47762)
+/// Go runtime/time.go: modify, to a time before the poller's deadline (issue 47762)
 #[test]
-fn a_timer_pulled_earlier_after_the_loop_slept_for_it_fires_in_time() {
+fn a_moved_timer_fires_in_time_after_sleeps() {
     let reactor = reactor();
     let timer = reactor.after(LONG);
     for _ in 0..50 {
@@ -404,7 +405,7 @@ fn a_timer_pulled_earlier_after_the_loop_slept_for_it_fires_in_time() {
 
 /// Go time/sleep_test.go: TestAdjustTimers
 #[test]
-fn a_random_mix_of_resets_and_stops_fires_what_a_list_would() {
+fn random_resets_and_stops_match_a_list_model() {
     const TIMERS: usize = 50;
     let (reactor, sim) = sim();
     let timers: Vec<_> = (0..TIMERS).map(|_| reactor.timer()).collect();
@@ -439,14 +440,14 @@ fn a_random_mix_of_resets_and_stops_fires_what_a_list_would() {
 
 /// Go time/sleep_test.go: TestStopResult
 #[test]
-fn stop_is_false_exactly_when_the_value_was_received() {
+fn stop_is_false_only_after_a_receive() {
     let reactor = reactor();
     let (mut taken, mut stopped) = (0, 0);
     for n in 0..2_000 {
         let timer = reactor.after(Duration::from_nanos(n * 50));
         let received = n % 3 == 0 && poll(&reactor, &timer).is_some();
         assert_eq!(timer.stop(), !received);
-        // Nothing is left, whether it was due or not.
+        // Nothing is left, even if the timer was due.
         assert_eq!(poll(&reactor, &timer), None);
         assert_eq!(timer.deadline(), None);
         if received { taken += 1 } else { stopped += 1 }
@@ -456,7 +457,7 @@ fn stop_is_false_exactly_when_the_value_was_received() {
 
 /// Go time/sleep_test.go: TestResetResult
 #[test]
-fn reset_is_false_exactly_when_the_value_was_received() {
+fn reset_is_false_only_after_a_receive() {
     let reactor = reactor();
     let timer = reactor.timer();
     let mut pending = false;
@@ -465,12 +466,12 @@ fn reset_is_false_exactly_when_the_value_was_received() {
         pending = poll(&reactor, &timer).is_none();
     }
     assert_eq!(timer.reset(LONG), pending);
-    assert_eq!(poll(&reactor, &timer), None, "the value of an older arm");
+    assert_eq!(poll(&reactor, &timer), None, "a value of an earlier arm");
 }
 
 /// Go time/sleep_test.go: TestStopResult, the timers of AfterFunc
 #[test]
-fn stop_of_a_callback_is_false_exactly_when_it_was_called() {
+fn callback_stop_is_false_after_its_call() {
     let reactor = reactor();
     let (calls, count) = counting();
     let (mut called, mut stopped) = (0, 0);
@@ -480,13 +481,17 @@ fn stop_of_a_callback_is_false_exactly_when_it_was_called() {
             turn(&reactor);
         }
         let result = callback.stop();
-        assert_eq!(calls.get(), called + u64::from(!result), "called and stopped, or neither");
+        assert_eq!(
+            calls.get(),
+            called + u64::from(!result),
+            "stop must be true exactly when the callback was not called"
+        );
         if result {
             stopped += 1
         } else {
             called += 1
         }
-        // Nothing is left, whether it was due or not.
+        // Nothing is left, even if the callback was due.
         turn(&reactor);
         assert_eq!((calls.get(), callback.stop()), (called, false));
     }
@@ -495,13 +500,13 @@ fn stop_of_a_callback_is_false_exactly_when_it_was_called() {
 
 /// Go time/sleep_test.go: TestResetResult, the timers of AfterFunc
 #[test]
-fn reset_of_a_callback_is_false_exactly_when_it_was_called() {
+fn callback_reset_is_false_after_its_call() {
     let reactor = reactor();
     let (calls, count) = counting();
     let callback = reactor.call_after(LONG, count);
     let (mut pending, mut called) = (true, 0);
     for n in 0..2_000 {
-        // Now, or in 5 us to 25 us, which may be over before the turn; or not for long.
+        // The delay is zero, 5 us to 25 us (which may pass before the turn), or long.
         let delay = if n % 7 == 6 { LONG } else { Duration::from_nanos(n % 7 * 5_000) };
         assert_eq!(callback.reset(delay), pending);
         turn(&reactor);
@@ -511,12 +516,12 @@ fn reset_of_a_callback_is_false_exactly_when_it_was_called() {
     assert!((1..2_000).contains(&called), "{called} calls");
     assert_eq!(callback.reset(LONG), pending);
     turn(&reactor);
-    assert_eq!(calls.get(), called, "the call of an older arm");
+    assert_eq!(calls.get(), called, "a call of an earlier arm");
 }
 
 /// Go runtime/proc_test.go: TestTimerFairness
 #[test]
-fn a_timer_that_is_always_due_starves_neither_a_channel_nor_another_timer() {
+fn an_always_due_timer_starves_nothing() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (busy, timer) = (reactor.after(Duration::ZERO), reactor.after(ms(2)));
@@ -531,21 +536,20 @@ fn a_timer_that_is_always_due_starves_neither_a_channel_nor_another_timer() {
     }
 }
 
-/// Go time/sleep.go: Stop and Reset inside the arm of another timer, of the same batch (issue
-/// 69312)
+/// Go time/sleep.go: Stop and Reset inside the arm of another timer of the same batch (issue 69312)
 #[test]
-fn a_timer_stopped_or_moved_by_one_due_with_it_does_not_fire() {
+fn an_arm_may_stop_another_due_timer() {
     let (reactor, sim) = sim();
     let timers = [(); 3].map(|()| reactor.after(ms(10)));
     sim.advance(ms(20));
     select! { reactor;
         biased;
         recv(timers[0]) -> _ => assert!(timers[1].stop() && timers[2].reset(ms(5))),
-        recv(timers[1]) -> _ => panic!("not the first"),
-        recv(timers[2]) -> _ => panic!("not the first"),
+        recv(timers[1]) -> _ => panic!("not the first case"),
+        recv(timers[2]) -> _ => panic!("not the first case"),
     }
     select! { reactor;
-        recv(timers[1]) -> _ => panic!("it was stopped"),
+        recv(timers[1]) -> _ => panic!("a stopped timer fired"),
         recv(timers[2]) -> due => assert_eq!(due, Time::ZERO + ms(25)),
     }
 }

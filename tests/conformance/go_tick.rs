@@ -1,4 +1,4 @@
-//! Tickers, and stopping and resetting whatever may have fired, as Go promises them:
+//! Tickers, and `stop` and `reset` of timers that may have fired, as Go specifies them:
 //! time/tick_test.go.
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ fn at(n: u64) -> Time {
 
 /// Go time/tick_test.go: TestTicker
 #[test]
-fn ticks_come_at_their_rate_and_after_a_reset_at_the_new_one() {
+fn ticks_keep_the_period_before_and_after_reset() {
     let reactor = reactor();
     let start = Instant::now();
     let ticker = reactor.every(ms(10)).unwrap();
@@ -34,20 +34,20 @@ fn ticks_come_at_their_rate_and_after_a_reset_at_the_new_one() {
 
 /// Go time/tick_test.go: TestTeardown
 #[test]
-fn a_ticker_is_torn_down_after_a_tick() {
+fn a_stopped_and_dropped_ticker_frees_its_slot() {
     let reactor = reactor();
     for n in 0..3 {
         let ticker = reactor.every(ms(2)).unwrap();
         next(&reactor, &ticker);
         assert!(ticker.stop());
         assert!(!ticker.stop());
-        assert_eq!(reactor.stats().live, 1, "{n} were left");
+        assert_eq!(reactor.stats().live, 1, "slots leaked in round {n}");
     }
 }
 
 /// Go time/tick_test.go: TestTick, TestNewTickerLtZeroDuration
 #[test]
-fn a_ticker_of_zero_is_an_error() {
+fn a_zero_period_is_an_error() {
     let reactor = reactor();
     assert_eq!(reactor.every(Duration::ZERO).err(), Some(ZeroPeriod));
     assert_eq!(reactor.stats().live, 0);
@@ -56,7 +56,7 @@ fn a_ticker_of_zero_is_an_error() {
 
 /// Go time/tick_test.go: TestTickerResetLtZeroDuration
 #[test]
-fn a_reset_to_zero_is_an_error_and_changes_nothing() {
+fn a_reset_to_zero_fails_and_changes_nothing() {
     let (reactor, _) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     assert_eq!(ticker.reset(Duration::ZERO), Err(ZeroPeriod));
@@ -66,14 +66,14 @@ fn a_reset_to_zero_is_an_error_and_changes_nothing() {
 
 /// Go time/tick_test.go: TestLongAdjustTimers
 #[test]
-fn moving_every_one_of_many_timers_is_not_quadratic() {
+fn resetting_many_timers_is_not_quadratic() {
     const TIMERS: usize = 30_000;
     let (reactor, _) = sim();
     let mut numbers = Random::new(1);
     let begin = thread_cpu_time();
     let timers: Vec<_> =
         (0..TIMERS).map(|_| reactor.after(ms(1_000 + numbers.below(1_000)))).collect();
-    // Later, then earlier, each in a random order of deadlines, with turns in between.
+    // Move the deadlines later, then earlier, in random order, with turns in between.
     for base in [2_000, 10] {
         for (n, timer) in timers.iter().enumerate() {
             assert!(timer.reset(ms(base + numbers.below(900))));
@@ -83,13 +83,13 @@ fn moving_every_one_of_many_timers_is_not_quadratic() {
         }
     }
     assert!(timers.iter().all(Timer::stop));
-    // Quadratic would be a thousand million steps, minutes in a debug build.
+    // A quadratic cost would be about 1e9 steps, minutes in a debug build.
     assert!(thread_cpu_time() - begin < LONG / 2);
 }
 
 /// Go time/tick_test.go: TestAfterTimes
 #[test]
-fn a_timer_received_late_tells_when_it_was_due() {
+fn a_late_timer_gives_its_deadline() {
     let (reactor, sim) = sim();
     for _ in 0..10 {
         let due = sim.now() + ms(10);
@@ -101,7 +101,7 @@ fn a_timer_received_late_tells_when_it_was_due() {
 
 /// Go time/tick_test.go: TestTickTimes
 #[test]
-fn a_tick_received_late_tells_when_it_was_due() {
+fn a_late_tick_gives_its_scheduled_time() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     for n in 0..10 {
@@ -112,11 +112,11 @@ fn a_tick_received_late_tells_when_it_was_due() {
     }
 }
 
-// The table of TestChan: what stop and reset say and leave of a timer, by the state it is in.
+// The table of TestChan: the results of `stop` and `reset` in each state of a timer.
 
 /// Go time/tick_test.go: TestChan, a timer never armed (in Go: NewTimer and Stop)
 #[test]
-fn of_a_timer_never_armed_stop_and_reset_are_false() {
+fn an_idle_timers_stop_and_reset_return_false() {
     let (reactor, _) = sim();
     let timer = reactor.timer();
     assert_eq!(timer.deadline(), None);
@@ -128,7 +128,7 @@ fn of_a_timer_never_armed_stop_and_reset_are_false() {
 
 /// Go time/tick_test.go: TestChan, an armed timer
 #[test]
-fn of_an_armed_timer_stop_and_reset_are_true() {
+fn an_armed_timers_stop_and_reset_return_true() {
     let (reactor, _) = sim();
     let timer = reactor.after(ms(10));
     assert!(timer.stop());
@@ -141,13 +141,13 @@ fn of_an_armed_timer_stop_and_reset_are_true() {
     assert_eq!(within(&reactor, &timer, ms(100)), None);
 }
 
-/// Go time/tick_test.go: TestChan, a timer that expired and was not received, stopped
+/// Go time/tick_test.go: TestChan, stop of a timer that expired and was not received
 #[test]
-fn stop_takes_an_expiry_that_nobody_received() {
+fn stop_discards_an_unreceived_expiry() {
     let (reactor, sim) = sim();
     let timer = reactor.after(ms(10));
     sim.advance(ms(20));
-    // Expired, whether the reactor has looked at the clock since or not.
+    // The timer is due, with and without a turn since then.
     for looked in [false, true] {
         if looked {
             poll(&reactor, &never::<()>());
@@ -160,10 +160,10 @@ fn stop_takes_an_expiry_that_nobody_received() {
     }
 }
 
-/// Go time/tick_test.go: TestChan, a timer that expired and was not received, reset (issues 11513,
-/// 14038)
+/// Go time/tick_test.go: TestChan, reset of a timer that expired and was not received (issues
+/// 11513, 14038)
 #[test]
-fn reset_leaves_nothing_of_an_expiry_that_nobody_received() {
+fn reset_discards_an_unreceived_expiry() {
     let (reactor, sim) = sim();
     let timer = reactor.after(ms(10));
     sim.advance(ms(20));
@@ -178,7 +178,7 @@ fn reset_leaves_nothing_of_an_expiry_that_nobody_received() {
 
 /// Go time/tick_test.go: TestChan, a timer that was received
 #[test]
-fn of_a_received_timer_stop_and_reset_are_false() {
+fn a_received_timers_stop_and_reset_return_false() {
     let (reactor, _) = sim();
     let timer = reactor.after(ms(10));
     next(&reactor, &timer);
@@ -192,7 +192,7 @@ fn of_a_received_timer_stop_and_reset_are_false() {
 
 /// Go time/sleep.go: NewTimer of zero or less is ready in the select that follows (maybeRunChan)
 #[test]
-fn a_reset_to_zero_or_the_past_is_seen_by_the_next_select_with_default() {
+fn a_zero_reset_is_due_at_once() {
     let reactor = reactor();
     let timer = reactor.timer();
     for _ in 0..100 {
@@ -203,9 +203,9 @@ fn a_reset_to_zero_or_the_past_is_seen_by_the_next_select_with_default() {
     }
 }
 
-/// Go time/tick_test.go: TestChan, a ticker that has a tick pending, stopped
+/// Go time/tick_test.go: TestChan, stop of a ticker with a pending tick
 #[test]
-fn a_stopped_ticker_drops_the_tick_that_was_pending() {
+fn stop_discards_a_pending_tick() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     sim.advance(ms(35));
@@ -214,13 +214,13 @@ fn a_stopped_ticker_drops_the_tick_that_was_pending() {
     assert!(ticker.stop());
     assert!(!ticker.stop());
     assert_eq!(ticker.deadline(), None);
-    // It is silent for good, not closed.
+    // A stopped ticker is not disconnected; it stays silent.
     assert_eq!(within(&reactor, &ticker, LONG), None);
 }
 
-/// Go time/tick_test.go: TestChan, a ticker that has a tick pending, reset
+/// Go time/tick_test.go: TestChan, reset of a ticker with a pending tick
 #[test]
-fn a_ticker_that_is_reset_drops_the_tick_that_was_pending_and_counts_from_now() {
+fn reset_discards_a_pending_tick_and_starts_now() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     sim.advance(ms(35));
@@ -229,7 +229,7 @@ fn a_ticker_that_is_reset_drops_the_tick_that_was_pending_and_counts_from_now() 
     assert_eq!(poll(&reactor, &ticker), None);
     let ticks = [(); 2].map(|()| next(&reactor, &ticker));
     assert_eq!(ticks.map(|tick| (tick.scheduled, tick.missed)), [(at(55), 0), (at(75), 0)]);
-    // With the period it has.
+    // `restart` keeps the current period.
     sim.advance(ms(5));
     assert!(ticker.restart());
     assert_eq!(next(&reactor, &ticker).scheduled, at(100));
@@ -237,7 +237,7 @@ fn a_ticker_that_is_reset_drops_the_tick_that_was_pending_and_counts_from_now() 
 
 /// Go time/tick.go: Reset is legal after Stop
 #[test]
-fn a_stopped_ticker_starts_again() {
+fn a_stopped_ticker_can_be_restarted() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     assert!(ticker.stop());
@@ -249,17 +249,17 @@ fn a_stopped_ticker_starts_again() {
     assert_eq!(next(&reactor, &ticker).scheduled, at(48));
 }
 
-/// Go time/tick_test.go: TestTicker, in a loop that restarts its heartbeat for every message (issue
-/// 33184)
+/// Go time/tick_test.go: TestTicker, in a loop that restarts its heartbeat after every message
+/// (issue 33184)
 #[test]
-fn a_heartbeat_that_is_restarted_in_time_never_beats() {
+fn a_heartbeat_restarted_in_time_never_ticks() {
     let (reactor, sim) = sim();
     let heartbeat = reactor.every(ms(100)).unwrap();
     let message = reactor.every(ms(99)).unwrap();
     for _ in 0..100 {
         select! { reactor;
             recv(message) -> _ => assert!(heartbeat.restart()),
-            recv(heartbeat) -> _ => panic!("a beat"),
+            recv(heartbeat) -> _ => panic!("the heartbeat ticked"),
         }
     }
     message.stop();

@@ -1,5 +1,5 @@
-//! Go's own tests of channels and select: test/chan/*.go, runtime/chan_test.go and others, which
-//! crossbeam-channel has as tests/golang.rs.
+//! Go's own tests of channels and select: test/chan/*.go, runtime/chan_test.go and others.
+//! crossbeam-channel has them in tests/golang.rs.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::support::{inbox, outbox, watched};
 use support::{allocations, thread};
 
 fn no_value() -> i32 {
-    panic!("the value of a send that cannot be")
+    panic!("evaluated the value of an absent outbox")
 }
 
 /// Go test/chan/doubleselect.go
 #[test]
-fn a_value_is_not_sent_to_two_cases() {
+fn a_value_is_sent_to_one_case() {
     const COUNT: u32 = 5_000;
     watched(|| {
         let channels: Vec<_> = (0..4).map(|_| channel::bounded(0)).collect();
@@ -50,13 +50,13 @@ fn a_value_is_not_sent_to_two_cases() {
         for n in &merged {
             assert!(!std::mem::replace(&mut seen[n as usize], true), "{n} was sent twice");
         }
-        assert!(seen.into_iter().all(|seen| seen), "one was lost");
+        assert!(seen.into_iter().all(|seen| seen), "a value was lost");
     });
 }
 
 /// Go test/chan/fifo.go: AsynchFifo
 #[test]
-fn a_buffer_is_first_in_first_out_for_cases() {
+fn cases_keep_a_buffer_in_fifo_order() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 10);
@@ -72,7 +72,7 @@ fn a_buffer_is_first_in_first_out_for_cases() {
 
 /// Go test/chan/fifo.go: SynchFifo (Chain)
 #[test]
-fn a_chain_of_parties_goes_in_turn() {
+fn a_chain_of_threads_runs_in_order() {
     watched(|| {
         let reactor = reactor();
         let (messages_tx, messages) = channel::bounded(0);
@@ -105,13 +105,13 @@ fn a_chain_of_parties_goes_in_turn() {
 
 /// Go test/chan/nonblock.go
 #[test]
-fn select_with_default_does_not_block_and_does_meet_who_blocks() {
+fn default_does_not_block_and_meets_blocked_threads() {
     watched(|| {
         let reactor = reactor();
         for capacity in [0, 1] {
             let (to, rx) = outbox(&reactor, capacity);
             let (tx, from) = inbox(&reactor, capacity);
-            select! { reactor; recv(from) -> _ => panic!("nothing was sent"), default => {} }
+            select! { reactor; recv(from) -> _ => panic!("received without a send"), default => {} }
             let sender = thread::spawn(move || tx.send("hello"));
             let got = loop {
                 select! { reactor;
@@ -124,10 +124,10 @@ fn select_with_default_does_not_block_and_does_meet_who_blocks() {
             for _ in 0..capacity {
                 select! { reactor;
                     send(to, 0) -> sent => sent.unwrap(),
-                    default => panic!("there is room"),
+                    default => panic!("no room was found"),
                 }
             }
-            select! { reactor; send(to, 1) -> _ => panic!("there is no room"), default => {} }
+            select! { reactor; send(to, 1) -> _ => panic!("sent to a full channel"), default => {} }
             let receiver = thread::spawn(move || rx.iter().nth(capacity));
             loop {
                 select! { reactor;
@@ -142,10 +142,10 @@ fn select_with_default_does_not_block_and_does_meet_who_blocks() {
 
 /// Go test/chan/select.go: nil arms
 #[test]
-fn a_case_that_is_none_is_never_ready() {
+fn a_none_case_is_never_ready() {
     watched(|| {
-        // Bits of two words go out by two channels, each of which is left out when it has none
-        // left.
+        // The loop sends 60 values on one channel and 40 on another. A channel with no values left
+        // is `None`.
         let reactor = reactor();
         let (to_a, a) = outbox(&reactor, 1);
         let (to_b, b) = outbox(&reactor, 1);
@@ -163,7 +163,7 @@ fn a_case_that_is_none_is_never_ready() {
                 recv(b) -> n => got.push(n.unwrap()),
             }
         }
-        assert_eq!(counter.get(), 100, "evaluated only when sent");
+        assert_eq!(counter.get(), 100, "a value was evaluated without a send");
         got.sort_unstable();
         assert!(got.into_iter().eq(0..100));
     });
@@ -171,7 +171,7 @@ fn a_case_that_is_none_is_never_ready() {
 
 /// Go test/chan/select4.go (a nil channel beside one that is ready), select.go
 #[test]
-fn only_none_cases_leave_default_or_the_timeout() {
+fn none_cases_leave_default_and_timeout() {
     watched(|| {
         let reactor = reactor();
         let to: Option<Outbox<i32>> = None;
@@ -212,13 +212,17 @@ fn a_select_of_none_cases_sleeps() {
         assert_eq!(clock.now() - pollmux::Time::ZERO, ms(1_000));
         drop(heartbeat);
         let kind = select! { reactor; recv(from) -> _ => panic!(), error -> e => e.kind() };
-        assert_eq!(kind, std::io::ErrorKind::Deadlock, "it would have slept for ever");
+        assert_eq!(
+            kind,
+            std::io::ErrorKind::Deadlock,
+            "the select did not report that it would sleep for ever"
+        );
     });
 }
 
 /// Go test/chan/select2.go: select does not allocate
 #[test]
-fn twenty_thousand_selects_do_not_allocate() {
+fn many_selects_do_not_allocate() {
     const COUNT: u32 = 20_000;
     watched(|| {
         let (reactor, other) = (reactor(), Arc::new(AtomicUsize::new(usize::MAX)));
@@ -233,7 +237,7 @@ fn twenty_thousand_selects_do_not_allocate() {
             let turn = |n| {
                 select! { reactor;
                     recv(from) -> got => assert_eq!(got, Ok(n)),
-                    send(to, n) -> _ => panic!("nobody is there"),
+                    send(to, n) -> _ => panic!("sent without a receiver"),
                 }
             };
             (0..1_000).for_each(turn);
@@ -245,8 +249,8 @@ fn twenty_thousand_selects_do_not_allocate() {
         let turn = |n| {
             select! { reactor;
                 send(to, n) -> sent => sent.unwrap(),
-                recv(back) -> _ => panic!("nothing comes back"),
-                recv(unused.1) -> _ => panic!("nothing comes here"),
+                recv(back) -> _ => panic!("received from `back`"),
+                recv(unused.1) -> _ => panic!("received from `unused`"),
             }
         };
         (0..1_000).for_each(turn);
@@ -262,9 +266,9 @@ fn twenty_thousand_selects_do_not_allocate() {
     });
 }
 
-/// Go test/chan/select2.go, at a rendezvous and with timers
+/// Go test/chan/select2.go, with a rendezvous and with timers
 #[test]
-fn selects_that_block_at_a_rendezvous_do_not_allocate() {
+fn blocking_rendezvous_selects_do_not_allocate() {
     const COUNT: u32 = 10_000;
     watched(|| {
         let (tx, rx) = channel::bounded(0);
@@ -302,9 +306,9 @@ fn selects_that_block_at_a_rendezvous_do_not_allocate() {
 
 /// Go test/chan/select3.go
 #[test]
-fn what_blocks_and_what_does_not() {
-    /// Whether a select with these cases finds something within a moment; it must say the same with
-    /// default.
+fn select_blocks_exactly_when_no_case_is_ready() {
+    /// Returns true if a select with these cases finds a ready case within 3 ms. A ready case must
+    /// be found with `default` too.
     fn ready(reactor: &Reactor, to: Option<&Outbox<i32>>, from: Option<&Inbox<i32>>) -> bool {
         let at_once = select! { reactor;
             send(to, 0) -> _ => true,
@@ -340,7 +344,7 @@ fn what_blocks_and_what_does_not() {
         // full
         assert!(!ready(&reactor, Some(&to), None));
         assert!(ready(&reactor, None, Some(&from)));
-        // closed by the senders: what is left, then the end
+        // closed by the senders: the messages that are left, then the error
         drop(to);
         assert!(ready(&reactor, None, Some(&from)));
         assert_eq!(from.try_recv(), Err(TryRecvError::Disconnected));
@@ -356,7 +360,7 @@ fn what_blocks_and_what_does_not() {
 
 /// Go test/chan/select4.go
 #[test]
-fn the_losing_send_of_a_none_outbox_is_not_evaluated() {
+fn a_none_outbox_does_not_evaluate_its_value() {
     watched(|| {
         let reactor = reactor();
         let (tx, from) = inbox(&reactor, 1);
@@ -373,7 +377,7 @@ fn the_losing_send_of_a_none_outbox_is_not_evaluated() {
 
 /// Go test/chan/select5.go, fixedbugs/issue4313.go: the order of evaluation
 #[test]
-fn operands_are_evaluated_left_to_right_before_anything_is_chosen() {
+fn operands_are_evaluated_left_to_right_before_choice() {
     watched(|| {
         let reactor = reactor();
         let order = RefCell::new(Vec::new());
@@ -396,7 +400,7 @@ fn operands_are_evaluated_left_to_right_before_anything_is_chosen() {
                 recv(note(&order, 2, &b.1)) -> _ => "b",
             };
             assert_eq!(chosen, ready);
-            // Unlike Go's, the value comes after the choice.
+            // Unlike in Go, the value is evaluated after the choice.
             assert!(
                 order
                     .take()
@@ -407,10 +411,9 @@ fn operands_are_evaluated_left_to_right_before_anything_is_chosen() {
     });
 }
 
-/// Go test/chan/select6.go: a receiver that waits and gives up does not disturb the others in the
-/// queue
+/// Go test/chan/select6.go: a receiver that gives up does not disturb the other waiters
 #[test]
-fn a_case_that_was_not_chosen_leaves_no_offer_behind() {
+fn a_case_not_chosen_withdraws_its_offer() {
     watched(|| {
         let reactor = reactor();
         let (tx1, first) = inbox::<bool>(&reactor, 0);
@@ -421,11 +424,11 @@ fn a_case_that_was_not_chosen_leaves_no_offer_behind() {
                 thread::spawn(move || tx2.send(true).unwrap())
             };
             select! { reactor;
-                recv(first) -> _ => panic!("nobody sends here"),
+                recv(first) -> _ => panic!("received from the first channel"),
                 recv(second) -> n => assert_eq!(n, Ok(true)),
             }
             waker.join().unwrap();
-            // The offer at the first channel is withdrawn: nobody is there now.
+            // The offer at the first channel is withdrawn, so `try_send` finds no receiver.
             assert_eq!(tx1.try_send(false), Err(TrySendError::Full(false)));
         }
         let helper = thread::spawn(move || tx1.send(true));
@@ -436,7 +439,7 @@ fn a_case_that_was_not_chosen_leaves_no_offer_behind() {
 
 /// Go test/chan/select7.go: each kind of receive against each kind of send
 #[test]
-fn every_kind_of_send_meets_every_kind_of_receive() {
+fn every_send_meets_every_receive() {
     type Send = fn(Sender<u32>);
     type Recv = fn(Receiver<u32>) -> u32;
     let sends: [Send; 3] = [
@@ -502,7 +505,7 @@ fn every_kind_of_send_meets_every_kind_of_receive() {
 
 /// Go test/chan/zerosize.go
 #[test]
-fn messages_without_a_size_are_counted_as_others_are() {
+fn zero_sized_messages_are_counted() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox::<[u64; 0]>(&reactor, 3);
@@ -510,10 +513,10 @@ fn messages_without_a_size_are_counted_as_others_are() {
         for _ in 0..3 {
             select! { reactor;
                 send(to, []) -> sent => sent.unwrap(),
-                default => panic!("there is room"),
+                default => panic!("no room was found"),
             }
         }
-        select! { reactor; send(to, []) -> _ => panic!("it is full"), default => {} }
+        select! { reactor; send(to, []) -> _ => panic!("sent to a full channel"), default => {} }
         drop(to);
         for _ in 0..3 {
             select! { reactor; recv(from) -> nothing => assert_eq!(nothing, Ok([])) }
@@ -525,7 +528,7 @@ fn messages_without_a_size_are_counted_as_others_are() {
 /// Go test/chan/sieve1.go
 #[test]
 fn the_sieve_finds_the_primes() {
-    /// Passes on what `prime` does not divide, by one select for both sides.
+    /// Passes on the numbers that `prime` does not divide, with one select for both ends.
     fn filter(prime: u32, rx: Receiver<u32>, tx: Sender<u32>) {
         let reactor = reactor();
         let (from, to) = (reactor.register(rx).unwrap(), reactor.register(tx).unwrap());
@@ -545,7 +548,7 @@ fn the_sieve_finds_the_primes() {
     watched(|| {
         let (tx, mut rx) = channel::bounded(0);
         let mut threads = vec![thread::spawn(move || {
-            // Ends when the first filter goes.
+            // `send` fails when the first filter ends.
             let _ = (2..).try_for_each(|n| tx.send(n));
         })];
         let mut primes = Vec::new();
@@ -568,7 +571,7 @@ fn the_sieve_finds_the_primes() {
 
 /// Go runtime/chan_test.go: TestNonblockRecvRace
 #[test]
-fn a_look_that_races_with_the_end_still_finds_the_message() {
+fn default_racing_a_disconnection_finds_the_message() {
     watched(|| {
         for _ in 0..1_000 {
             let reactor = reactor();
@@ -577,7 +580,7 @@ fn a_look_that_races_with_the_end_still_finds_the_message() {
             let _closer = ::support::aside(move || drop(tx));
             select! { reactor;
                 recv(from) -> n => assert_eq!(n, Ok(1)),
-                default => panic!("the message was there"),
+                default => panic!("the message was missed"),
             }
         }
     });
@@ -585,7 +588,7 @@ fn a_look_that_races_with_the_end_still_finds_the_message() {
 
 /// Go runtime/chan_test.go: TestNonblockSelectRace
 #[test]
-fn a_look_at_two_channels_finds_the_one_that_became_ready_before() {
+fn default_racing_a_send_finds_a_ready_channel() {
     watched(|| {
         let reactor = reactor();
         for _ in 0..2_000 {
@@ -593,14 +596,14 @@ fn a_look_at_two_channels_finds_the_one_that_became_ready_before() {
             let (tx2, second) = inbox::<i32>(&reactor, 1);
             tx1.send(1).unwrap();
             let racer = thread::spawn(move || {
-                // Comes before the look, during it, or after it.
+                // This send comes before, during or after the select.
                 let _ = tx2.try_send(2);
                 tx1
             });
             select! { reactor;
                 recv(first) -> n => assert_eq!(n, Ok(1)),
                 recv(second) -> n => assert!(n == Ok(2) || n == Err(RecvError)),
-                default => panic!("the first one was ready all the time"),
+                default => panic!("the ready first channel was missed"),
             }
             racer.join().unwrap();
         }
@@ -609,7 +612,7 @@ fn a_look_at_two_channels_finds_the_one_that_became_ready_before() {
 
 /// Go runtime/chan_test.go: TestNonblockSelectRace2
 #[test]
-fn a_look_at_two_channels_finds_the_one_that_ended_before() {
+fn default_racing_a_drop_finds_a_disconnected_channel() {
     watched(|| {
         let reactor = reactor();
         for _ in 0..2_000 {
@@ -620,7 +623,7 @@ fn a_look_at_two_channels_finds_the_one_that_ended_before() {
             select! { reactor;
                 recv(second) -> n => assert_eq!(n, Err(RecvError)),
                 recv(first) -> n => assert_eq!(n, Err(RecvError)),
-                default => panic!("the first one was over all the time"),
+                default => panic!("the disconnected first channel was missed"),
             }
         }
     });
@@ -628,12 +631,11 @@ fn a_look_at_two_channels_finds_the_one_that_ended_before() {
 
 /// Go runtime/chan_test.go: TestSelfSelect
 #[test]
-fn two_who_select_on_both_sides_meet_each_other_and_not_themselves() {
+fn two_selects_on_both_ends_meet_each_other() {
     const COUNT: u32 = 1_000;
     watched(|| {
         for capacity in [0, 10] {
-            // Each one has both sides of "its" channel's other end: a sender of each, the receiver
-            // of one.
+            // Each thread has a sender of both channels and the receiver of one channel.
             let (tx1, rx1) = channel::bounded(capacity);
             let (tx2, rx2) = channel::bounded(capacity);
             let party = |id: u32,
@@ -659,7 +661,7 @@ fn two_who_select_on_both_sides_meet_each_other_and_not_themselves() {
                             }
                         }
                     }
-                    assert!(capacity > 0 || to_self == 0, "it met itself");
+                    assert!(capacity > 0 || to_self == 0, "a select received its own offer");
                 }
             };
             let _other = ::support::aside(party(1, tx1.clone(), tx2.clone(), rx1));
@@ -670,17 +672,18 @@ fn two_who_select_on_both_sides_meet_each_other_and_not_themselves() {
 
 /// Go runtime/chan_test.go: TestSelectStress
 #[test]
-fn single_operations_and_selects_over_four_channels_come_out_even() {
+fn sends_and_selects_over_four_channels_agree() {
     const COUNT: usize = 1_000;
     watched(|| {
         let channels: Vec<_> = [0, 0, 2, 3].map(channel::bounded::<usize>).into_iter().collect();
         let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let mut threads = Vec::new();
-        // One bare sender for each channel...
+        // One thread per channel sends without a reactor.
         for tx in senders.clone() {
             threads.push(thread::spawn(move || (0..COUNT).for_each(|n| tx.send(n).unwrap())));
         }
-        // ...and one thread that sends as many to each by selects, leaving out those that are done.
+        // Another thread sends as many values to each channel by selects. A finished channel is
+        // `None`.
         threads.push(thread::spawn(move || {
             let reactor = reactor();
             let to: Vec<_> = senders.into_iter().map(|tx| reactor.register(tx).unwrap()).collect();
@@ -720,7 +723,7 @@ fn single_operations_and_selects_over_four_channels_come_out_even() {
 
 /// Go runtime/chan_test.go: TestSelectFairness
 #[test]
-fn two_ready_cases_are_even_to_five_nines() {
+fn two_ready_cases_have_equal_chances() {
     const TRIALS: u32 = 10_000;
     watched(|| {
         let reactor = reactor();
@@ -742,7 +745,7 @@ fn two_ready_cases_are_even_to_five_nines() {
             };
             hits[usize::from(n)] += 1;
         }
-        // Go's bound: a fair coin is this far off once in a million runs.
+        // Go's bound: a fair coin deviates this far once in a million runs.
         let far = (f64::from(hits[1]) / f64::from(TRIALS) - 0.5).abs();
         assert!(far <= 4.891_676 / (2.0 * f64::from(TRIALS).sqrt()), "{hits:?}");
     });
@@ -750,7 +753,7 @@ fn two_ready_cases_are_even_to_five_nines() {
 
 /// Go runtime/chan_test.go: TestPseudoRandomSend
 #[test]
-fn zeros_and_ones_are_sent_at_random() {
+fn two_send_cases_are_chosen_at_random() {
     const COUNT: usize = 100;
     watched(|| {
         for capacity in [0, COUNT] {
@@ -775,12 +778,12 @@ fn zeros_and_ones_are_sent_at_random() {
 
 /// Go runtime/chan_test.go: TestSelectDuplicateChannel
 #[test]
-fn a_channel_that_is_named_twice_wakes_the_other_waiters_too() {
+fn a_channel_named_twice_wakes_other_waiters() {
     watched(|| {
         let (c_tx, c) = channel::bounded::<u32>(0);
         let (d_tx, d) = channel::bounded::<u32>(0);
         let (e_tx, e) = channel::bounded::<u32>(0);
-        // One party waits at three cases, two of which are the same channel...
+        // One thread waits at three cases, two of them on the same channel.
         let _first = ::support::aside(move || {
             let reactor = reactor();
             let (c, d) = (reactor.register(c).unwrap(), reactor.register(d).unwrap());
@@ -792,7 +795,7 @@ fn a_channel_that_is_named_twice_wakes_the_other_waiters_too() {
             };
             assert_eq!(got, Ok(8));
             select! { reactor; send(e_tx, 9) -> sent => sent.unwrap() }
-            // ...and then at the same channel again.
+            // Then the thread waits at that channel again.
             select! { reactor; recv(c) -> n => assert_eq!(n, Ok(7)) }
         });
         thread::sleep(ms(2));
@@ -804,7 +807,7 @@ fn a_channel_that_is_named_twice_wakes_the_other_waiters_too() {
 
 /// Go runtime/chan_test.go: TestChan (each capacity: messages, then the end)
 #[test]
-fn a_select_receives_all_messages_of_many_senders_and_one_end() {
+fn select_receives_all_messages_then_one_error() {
     watched(|| {
         for capacity in [0, 1, 7, 64] {
             let reactor = reactor();
@@ -830,7 +833,7 @@ fn a_select_receives_all_messages_of_many_senders_and_one_end() {
 
 /// Go test/closedchan.go
 #[test]
-fn a_closed_channel_never_blocks_a_select() {
+fn a_disconnected_channel_never_blocks_a_select() {
     watched(|| {
         let reactor = reactor();
         for capacity in [0, 2] {
@@ -853,7 +856,7 @@ fn a_closed_channel_never_blocks_a_select() {
 
 /// Go test/chan/goroutines.go
 #[test]
-fn a_value_goes_through_a_long_daisy_chain() {
+fn a_value_passes_a_long_daisy_chain() {
     watched(|| {
         let (first, mut left) = channel::bounded(0);
         let _links: Vec<_> = (0..100)
@@ -878,7 +881,7 @@ fn a_value_goes_through_a_long_daisy_chain() {
 
 /// Go runtime/proc_test.go: TestTimerFairness
 #[test]
-fn a_channel_that_is_always_ready_does_not_starve_a_timer() {
+fn a_busy_channel_does_not_starve_a_timer() {
     watched(|| {
         let reactor = reactor();
         let (tx, busy) = inbox(&reactor, 1);
@@ -892,7 +895,7 @@ fn a_channel_that_is_always_ready_does_not_starve_a_timer() {
             select! { reactor;
                 recv(busy) -> _ => {
                     messages += 1;
-                    // Not before the feeder runs.
+                    // Arm the timer only when the feeder runs.
                     if messages == 100 {
                         timer.reset(ms(20));
                     }
@@ -911,7 +914,7 @@ fn a_channel_that_is_always_ready_does_not_starve_a_timer() {
 
 /// Go runtime/proc_test.go: TestTimerFairness2
 #[test]
-fn a_loop_that_never_sleeps_sees_its_timeout() {
+fn a_loop_that_never_sleeps_sees_timers() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 1);
@@ -920,7 +923,7 @@ fn a_loop_that_never_sleeps_sees_its_timeout() {
         let ticker = reactor.every(ms(2)).unwrap();
         let (mut turns, mut ticks, mut over) = (0_u64, 0, false);
         while turns < 100 || ticks < 5 || !over {
-            // Sender and receiver of a channel with room for one: always one of them is ready.
+            // The loop holds both ends of a channel for one message, so one end is always ready.
             select! { reactor;
                 send(to, 0) -> sent => { sent.unwrap(); turns += 1 }
                 recv(own) -> n => { n.unwrap(); turns += 1 }

@@ -1,4 +1,4 @@
-//! Receiving by iterators: crossbeam-channel's tests/iter.rs.
+//! Iterators over received messages: crossbeam-channel's tests/iter.rs.
 
 use pollmux::channel;
 use support::thread;
@@ -7,7 +7,7 @@ use crate::common::reactor;
 
 /// crossbeam-channel tests/iter.rs: nested_recv_iter
 #[test]
-fn iter_goes_on_until_every_sender_is_gone() {
+fn iter_ends_when_every_sender_is_dropped() {
     let (tx, rx) = channel::unbounded();
     let (total_tx, total_rx) = channel::unbounded();
     let receiver = thread::spawn(move || total_tx.send(rx.iter().sum::<i32>()).unwrap());
@@ -22,7 +22,7 @@ fn iter_goes_on_until_every_sender_is_gone() {
 
 /// crossbeam-channel tests/iter.rs: recv_iter_break
 #[test]
-fn a_loop_that_is_left_takes_no_more() {
+fn leaving_the_loop_keeps_the_remaining_messages() {
     let (tx, rx) = channel::unbounded();
     (0..10).for_each(|n| tx.send(n).unwrap());
     for n in &rx {
@@ -36,7 +36,7 @@ fn a_loop_that_is_left_takes_no_more() {
 
 /// crossbeam-channel tests/iter.rs: recv_try_iter
 #[test]
-fn try_iter_ends_where_nothing_is_there_and_can_go_on() {
+fn try_iter_ends_when_empty_and_can_resume() {
     let (tx, rx) = channel::unbounded();
     let mut iter = rx.try_iter();
     assert_eq!(iter.next(), None);
@@ -76,7 +76,7 @@ fn into_iter_of_a_reference_leaves_the_receiver() {
 
 /// crossbeam-channel tests/iter.rs: recv_try_iter, for a registered receiver and with a limit
 #[test]
-fn drain_takes_at_most_what_it_is_told() {
+fn drain_takes_at_most_its_limit() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(8).unwrap();
     (0..8).for_each(|n| tx.send(n).unwrap());

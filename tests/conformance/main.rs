@@ -1,35 +1,38 @@
-//! Conformance: the behaviours that crossbeam-channel, std's mpsc and Go test in their own
-//! channels, timers and selects, one test each, written anew for this crate. Each names the test it
-//! comes from.
+//! Conformance tests: the behaviours that crossbeam-channel, std's mpsc and Go test in their own
+//! channels, timers and selects. Each behaviour has one test, written anew for this crate. Each
+//! test names its origin.
 //!
-//! # Where this crate differs by design
-//! - **One receiver a channel.** What needs several on one channel is left out: competing receivers
-//!   in the mpmc tests, clones of a receiver, same_channel.rs (a `Sender` says nothing of identity
-//!   either), Go's FIFO of waiting receivers. The mpmc tests are here with many senders;
-//!   `linearizable`, where every thread has both ends, as "what a send has published is there";
-//!   `recv_race` of `after` and `tick` with several cases of one `select!`.
-//! - **Errors for Go's panics.** A send after the receiver went gives the value back. There is no
-//!   `close`, and so no closing twice, of nil, or of a channel with senders waiting; the last
-//!   sender's drop takes its place. A ticker of period zero is the error `ZeroPeriod` (a panic in
-//!   Go, always ready in crossbeam). Times below zero cannot be written.
-//! - **No zero values.** A `Timer` or `Ticker` always has its reactor, so Go's tests of
-//!   uninitialised ones (TestZeroTimerStopPanics, TestZeroTimerResetPanics, TestIssue5745,
-//!   TestTickerStopWithDirectInitialization, TestManualTicker) do not compile here. `stop` of a
-//!   timer that was never armed is false.
-//! - **A timer is no channel.** It has no `len`, `capacity` or `recv_timeout` and is not cloned
-//!   (`stress_clone`); their place is taken by `deadline()`, by `select!` with `default` and
-//!   `default(timeout)`, and by references. It gives the time it was due at, as Go's does;
-//!   crossbeam's tick leaves the grid when it is received late, ours keeps it, as Go's does.
-//! - **The value of a send case is evaluated once the case was chosen, or never** (crossbeam's
-//!   rule; Go evaluates all of them, in source order).
-//! - **Senders that wait for room in a buffer are served in no particular order** (in Go FIFO);
-//!   those of a rendezvous in the order they came. Messages are FIFO in both.
-//! - **Nothing to peek at, no flavours that upgrade**: std's tests of those are here as far as
-//!   another behaviour is in them.
-//! - **No garbage collection**: Go's TestTimerGC and TestTickerGC are here as "a dropped timer
+//! # Differences by design
+//!
+//! - **One receiver a channel.** Behaviours that need several receivers on one channel are left
+//!   out. These are the competing receivers in the mpmc tests, clones of a receiver, and Go's FIFO
+//!   of waiting receivers. The tests of same_channel.rs are left out, because a `Sender` does not
+//!   compare channels either. The mpmc tests run with many senders. `linearizable` gives every
+//!   thread both ends; here the receiver sees each completed send. `recv_race` of `after` and
+//!   `tick` has several cases of one `select!`.
+//! - **Errors for Go's panics.** A send after the receiver's drop returns the value. There is no
+//!   `close`; the drop of the last sender takes its place. So no test closes a channel twice, a nil
+//!   channel, or a channel with blocked senders. A ticker of period zero is the error `ZeroPeriod`
+//!   (a panic in Go, always ready in crossbeam). Negative times do not compile.
+//! - **No zero values.** A `Timer` or `Ticker` always has its reactor. Go's tests of uninitialised
+//!   timers do not compile here (TestZeroTimerStopPanics, TestZeroTimerResetPanics, TestIssue5745,
+//!   TestTickerStopWithDirectInitialization, TestManualTicker). `stop` of a timer that was never
+//!   armed returns false.
+//! - **A timer is no channel.** A timer has no `len`, `capacity` or `recv_timeout` and is not
+//!   cloned (`stress_clone`). The tests use `deadline()`, `select!` with `default` and
+//!   `default(timeout)`, and references instead. A timer gives its deadline, as Go's timer does.
+//!   crossbeam's tick leaves the grid when a tick is received late. Ours keeps the grid, as Go's
+//!   does.
+//! - **A send case evaluates its value only after the case was chosen** (crossbeam's rule). Go
+//!   evaluates all values, in source order.
+//! - **Senders that wait for room in a buffer are served in no particular order** (in Go FIFO).
+//!   Rendezvous senders are served in the order of their arrival. Messages are FIFO in both.
+//! - **No peeking, no upgrade of flavours.** Of std's tests of these features, only the other
+//!   behaviours in them are here.
+//! - **No garbage collection.** Go's TestTimerGC and TestTickerGC are here as "a dropped timer
 //!   frees its slot".
-//! - What std's and crossbeam's suites repeat for another message type, another capacity, or for
-//!   std's sync and async channels, is here once.
+//! - std's and crossbeam's suites repeat tests for other message types, other capacities, and std's
+//!   sync and async channels. Here each behaviour has one test.
 #![cfg(in_repository)]
 
 mod common;

@@ -1,6 +1,6 @@
 //! Many senders, one receiver: std's mpsc tests, as crossbeam-channel's tests/mpsc.rs has them.
 //!
-//! Those whose behaviour is in a file of one kind of channel already are not here again: smoke,
+//! Tests whose behaviour is in a file of one kind of channel are not repeated here: smoke,
 //! smoke_threads, smoke_port_gone, smoke_chan_gone, chan_gone_concurrent, stress,
 //! send_from_outside_runtime, oneshot_single_thread_recv_chan_close, oneshot_single_thread_try_*,
 //! oneshot_multi_task_recv_then_send, recv_timeout, stress_recv_timeout_two_threads, sync send1,
@@ -18,7 +18,7 @@ use support::thread;
 use crate::common::{Drops, LONG, ms, next, poll, reactor};
 use crate::support::{aside, later};
 
-// Senders and their clones.
+// Clones of senders.
 
 /// crossbeam-channel tests/mpsc.rs: smoke_shared
 #[test]
@@ -34,11 +34,11 @@ fn a_clone_sends_to_the_same_channel() {
 
 /// crossbeam-channel tests/mpsc.rs: drop_full
 #[test]
-fn a_channel_dropped_with_a_message_drops_the_message() {
+fn dropping_the_channel_drops_its_message() {
     let drops = Drops::new();
     let (tx, rx) = channel::unbounded();
     tx.send(drops.message()).unwrap();
-    // The receiver goes last here, the sender in the next test.
+    // Here the receiver is dropped last. In the next test the sender is dropped last.
     drop(tx);
     assert_eq!(drops.count(), 0);
     drop(rx);
@@ -47,7 +47,7 @@ fn a_channel_dropped_with_a_message_drops_the_message() {
 
 /// crossbeam-channel tests/mpsc.rs: drop_full_shared
 #[test]
-fn a_message_is_dropped_with_the_receiver_though_senders_live_on() {
+fn dropping_the_receiver_drops_messages_despite_live_senders() {
     let drops = Drops::new();
     let (tx, rx) = channel::unbounded();
     let other = tx.clone();
@@ -61,11 +61,11 @@ fn a_message_is_dropped_with_the_receiver_though_senders_live_on() {
 
 /// crossbeam-channel tests/mpsc.rs: smoke_shared_port_gone
 #[test]
-fn every_clone_learns_that_the_receiver_went() {
+fn every_clone_notices_the_dropped_receiver() {
     let (tx, rx) = channel::unbounded();
     let before = tx.clone();
     drop(rx);
-    // A clone made afterwards too (smoke_shared_port_gone2).
+    // Also a clone that is made afterwards (smoke_shared_port_gone2).
     let after = tx.clone();
     for tx in [tx, before, after] {
         assert_eq!(tx.send(1), Err(SendError(1)));
@@ -75,7 +75,7 @@ fn every_clone_learns_that_the_receiver_went() {
 
 /// crossbeam-channel tests/mpsc.rs: port_gone_concurrent
 #[test]
-fn a_sender_in_a_loop_is_stopped_by_the_receivers_end() {
+fn dropping_the_receiver_stops_a_sender_loop() {
     let (tx, rx) = channel::bounded(4);
     let receiver = thread::spawn(move || rx.recv().unwrap());
     while tx.send(1).is_ok() {}
@@ -84,7 +84,7 @@ fn a_sender_in_a_loop_is_stopped_by_the_receivers_end() {
 
 /// crossbeam-channel tests/mpsc.rs: port_gone_concurrent_shared
 #[test]
-fn two_senders_in_a_loop_are_stopped_by_the_receivers_end() {
+fn dropping_the_receiver_stops_two_sender_loops() {
     let (tx, rx) = channel::bounded(0);
     let _senders = [tx.clone(), tx].map(|tx| aside(move || while tx.send(1).is_ok() {}));
     assert_eq!((rx.recv(), rx.recv()), (Ok(1), Ok(1)));
@@ -93,7 +93,7 @@ fn two_senders_in_a_loop_are_stopped_by_the_receivers_end() {
 
 /// crossbeam-channel tests/mpsc.rs: smoke_chan_gone_shared
 #[test]
-fn only_the_last_clone_ends_the_channel() {
+fn only_the_last_clone_disconnects() {
     let (tx, rx) = channel::unbounded::<()>();
     let clones: Vec<_> = (0..5).map(|_| tx.clone()).collect();
     drop(tx);
@@ -108,13 +108,13 @@ fn only_the_last_clone_ends_the_channel() {
 
 /// crossbeam-channel tests/mpsc.rs: stress_shared
 #[test]
-fn a_clone_for_each_of_many_threads() {
+fn clones_on_many_threads_deliver_every_message() {
     const COUNT: usize = 200;
     const THREADS: usize = 16;
     let (tx, rx) = channel::unbounded();
     let _receiver = aside(move || {
         (0..COUNT * THREADS).for_each(|_| assert_eq!(rx.recv(), Ok(1)));
-        // Not one more.
+        // No message is left.
         assert_eq!(rx.recv(), Err(RecvError));
     });
     for _ in 0..THREADS {
@@ -126,15 +126,15 @@ fn a_clone_for_each_of_many_threads() {
 
 /// crossbeam-channel tests/mpsc.rs: shared_chan_stress
 #[test]
-fn clones_of_clones_made_while_the_receiver_works() {
+fn clones_made_during_receives_deliver_every_message() {
     const DEPTH: usize = 8;
     fn grow(tx: channel::Sender<usize>, depth: usize) {
         tx.send(depth).unwrap();
         if depth < DEPTH {
             for _ in 0..2 {
                 let tx = tx.clone();
-                // Each second branch in a thread of its own near the root, so that clones and drops
-                // race.
+                // Near the root each second branch has a thread of its own, so that clones and
+                // drops race.
                 if depth < 3 {
                     drop(thread::spawn(move || grow(tx, depth + 1)))
                 } else {
@@ -150,7 +150,7 @@ fn clones_of_clones_made_while_the_receiver_works() {
 
 /// crossbeam-channel tests/mpsc.rs: destroy_upgraded_shared_port_when_sender_still_active
 #[test]
-fn a_receiver_goes_from_another_thread_while_clones_are_made() {
+fn a_receiver_may_be_dropped_while_clones_live() {
     let (tx, rx) = channel::unbounded::<()>();
     let (done_tx, done_rx) = channel::unbounded();
     let _receiver = aside(move || {
@@ -167,12 +167,12 @@ fn a_receiver_goes_from_another_thread_while_clones_are_made() {
     );
 }
 
-// One message.
+// Channels for one message.
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_close_port_first,
 /// oneshot_single_thread_close_chan_first
 #[test]
-fn an_unused_channel_ends_from_either_side() {
+fn dropping_either_end_disconnects_an_unused_channel() {
     let (tx, rx) = channel::bounded::<Box<i32>>(1);
     assert!(!tx.is_disconnected());
     drop(rx);
@@ -185,7 +185,7 @@ fn an_unused_channel_ends_from_either_side() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_send_port_close
 #[test]
-fn the_message_of_a_failed_send_is_in_the_error() {
+fn a_failed_send_returns_its_message() {
     let drops = Drops::new();
     let (tx, rx) = channel::bounded(1);
     drop(rx);
@@ -197,7 +197,7 @@ fn the_message_of_a_failed_send_is_in_the_error() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_send_then_recv
 #[test]
-fn the_very_same_box_arrives() {
+fn a_box_arrives_at_the_same_address() {
     let (tx, rx) = channel::bounded(1);
     let message = Box::new(10);
     let address = &raw const *message;
@@ -207,7 +207,7 @@ fn the_very_same_box_arrives() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_peek_data
 #[test]
-fn looking_for_a_message_takes_none() {
+fn len_and_is_empty_take_no_message() {
     let (tx, rx) = channel::unbounded();
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
     tx.send(10).unwrap();
@@ -219,7 +219,7 @@ fn looking_for_a_message_takes_none() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_peek_close
 #[test]
-fn disconnected_is_said_again_and_again() {
+fn disconnection_is_reported_every_time() {
     let (tx, rx) = channel::unbounded::<()>();
     drop(tx);
     for _ in 0..3 {
@@ -231,16 +231,16 @@ fn disconnected_is_said_again_and_again() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_multi_task_recv_then_close
 #[test]
-fn a_thread_that_waits_for_nothing_may_panic_of_it() {
+fn a_blocked_receiver_may_panic_on_disconnection() {
     let (tx, rx) = channel::unbounded::<Box<i32>>();
     let _closer = aside(move || drop(tx));
-    let failed = thread::spawn(move || rx.recv().expect("nobody sends")).join().unwrap_err();
-    assert!(failed.downcast_ref::<String>().unwrap().starts_with("nobody sends"));
+    let failed = thread::spawn(move || rx.recv().expect("no sender")).join().unwrap_err();
+    assert!(failed.downcast_ref::<String>().unwrap().starts_with("no sender"));
 }
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_close_stress
 #[test]
-fn both_ends_may_go_at_the_same_time() {
+fn both_ends_may_be_dropped_at_once() {
     for _ in 0..300 {
         let drops = Drops::new();
         let (tx, rx) = channel::bounded(1);
@@ -254,7 +254,7 @@ fn both_ends_may_go_at_the_same_time() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_send_close_stress
 #[test]
-fn a_message_sent_while_the_receiver_goes_is_dropped_or_given_back() {
+fn a_send_racing_the_drop_loses_no_message() {
     for _ in 0..300 {
         let drops = Drops::new();
         let (tx, rx) = channel::unbounded();
@@ -269,7 +269,7 @@ fn a_message_sent_while_the_receiver_goes_is_dropped_or_given_back() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_recv_close_stress
 #[test]
-fn a_recv_begun_while_the_sender_goes_ends() {
+fn a_recv_racing_the_last_drop_ends() {
     for _ in 0..300 {
         let (tx, rx) = channel::unbounded::<i32>();
         let receiver = thread::spawn(move || rx.recv());
@@ -280,7 +280,7 @@ fn a_recv_begun_while_the_sender_goes_ends() {
 
 /// crossbeam-channel tests/mpsc.rs: stream_send_recv_stress
 #[test]
-fn the_ends_are_handed_from_thread_to_thread() {
+fn ends_can_move_from_thread_to_thread() {
     const COUNT: usize = 10;
     fn send(tx: channel::Sender<usize>, n: usize) {
         if n < COUNT {
@@ -313,7 +313,7 @@ fn the_ends_are_handed_from_thread_to_thread() {
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_recv_timeout
 #[test]
-fn recv_timeout_works_again_and_again_on_one_thread() {
+fn recv_timeout_works_repeatedly_on_one_thread() {
     let (tx, rx) = channel::unbounded();
     for n in 0..3 {
         tx.send(n).unwrap();
@@ -324,7 +324,7 @@ fn recv_timeout_works_again_and_again_on_one_thread() {
 
 /// crossbeam-channel tests/mpsc.rs: recv_timeout_upgrade
 #[test]
-fn a_recv_that_times_out_has_waited_though_clones_come_and_go() {
+fn cloning_senders_does_not_shorten_recv_timeout() {
     let (tx, rx) = channel::unbounded::<()>();
     let _other = tx.clone();
     let start = Instant::now();
@@ -335,7 +335,7 @@ fn a_recv_that_times_out_has_waited_though_clones_come_and_go() {
 
 /// crossbeam-channel tests/mpsc.rs: stress_recv_timeout_shared
 #[test]
-fn many_late_senders_and_a_receiver_with_little_patience() {
+fn late_senders_and_short_timeouts_lose_nothing() {
     const SENDERS: usize = 50;
     let (tx, rx) = channel::unbounded();
     for n in 0..SENDERS {
@@ -357,9 +357,9 @@ fn many_late_senders_and_a_receiver_with_little_patience() {
     assert_eq!(seen, [true; SENDERS]);
 }
 
-/// crossbeam-channel src/channel.rs: a timeout that no Instant can hold is none
+/// crossbeam-channel src/channel.rs: a timeout that overflows `Instant` never ends
 #[test]
-fn an_endless_timeout_is_one() {
+fn a_timeout_of_duration_max_never_expires() {
     let (tx, rx) = channel::bounded(1);
     tx.send(1).unwrap();
     assert_eq!(rx.recv_timeout(Duration::MAX), Ok(1));
@@ -374,7 +374,7 @@ fn an_endless_timeout_is_one() {
 
 /// crossbeam-channel tests/mpsc.rs: recv_a_lot
 #[test]
-fn ten_thousand_messages_on_one_thread_one_after_the_other() {
+fn ten_thousand_messages_pass_on_one_thread() {
     let (tx, rx) = channel::bounded(1);
     for n in 0..10_000 {
         tx.send(n).unwrap();
@@ -385,7 +385,7 @@ fn ten_thousand_messages_on_one_thread_one_after_the_other() {
 
 /// crossbeam-channel tests/mpsc.rs: try_recv_states
 #[test]
-fn try_recv_goes_from_empty_to_a_message_to_empty_to_disconnected() {
+fn try_recv_reports_each_state() {
     let (tx, rx) = channel::unbounded();
     let (step_tx, step_rx) = channel::bounded(0);
     let (done_tx, done_rx) = channel::bounded(0);
@@ -407,11 +407,11 @@ fn try_recv_goes_from_empty_to_a_message_to_empty_to_disconnected() {
     assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
 }
 
-// A limit (std's sync_channel).
+// Bounded channels (std's sync_channel).
 
 /// crossbeam-channel tests/mpsc.rs: sync send3
 #[test]
-fn a_send_into_the_buffer_succeeds_and_the_next_one_fails_when_the_receiver_goes() {
+fn dropping_the_receiver_fails_a_blocked_send() {
     let (tx, rx) = channel::bounded(1);
     assert_eq!(tx.send(1), Ok(()));
     let _receiver = later(ms(10), move || drop(rx));
@@ -420,7 +420,7 @@ fn a_send_into_the_buffer_succeeds_and_the_next_one_fails_when_the_receiver_goes
 
 /// crossbeam-channel tests/mpsc.rs: issue_15761
 #[test]
-fn a_thread_answers_into_a_channel_that_may_be_full() {
+fn a_thread_may_answer_with_try_send() {
     for _ in 0..50 {
         let (tx, rx) = channel::bounded(3);
         let (answer_tx, answer_rx) = channel::bounded(3);
@@ -437,7 +437,7 @@ fn a_thread_answers_into_a_channel_that_may_be_full() {
 
 /// crossbeam-channel tests/mpsc.rs: select smoke
 #[test]
-fn a_select_takes_from_the_channel_that_has_something_be_it_a_message_or_the_end() {
+fn select_takes_a_message_or_a_disconnection() {
     let reactor = reactor();
     let (a_tx, a) = reactor.channel(4).unwrap();
     let (b_tx, b) = reactor.channel(4).unwrap();
@@ -454,7 +454,7 @@ fn a_select_takes_from_the_channel_that_has_something_be_it_a_message_or_the_end
 
 /// crossbeam-channel tests/mpsc.rs: select unblocks
 #[test]
-fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
+fn a_message_or_disconnection_wakes_a_select() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let (_quiet_tx, quiet) = reactor.channel::<i32>(4).unwrap();
@@ -465,7 +465,7 @@ fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
         thread::sleep(ms(10));
     });
     let either =
-        || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("nobody sent") };
+        || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("not quiet") };
     assert_eq!(either(), Ok(1));
     go_tx.send(()).unwrap();
     assert_eq!(either(), Err(RecvError));
@@ -473,7 +473,7 @@ fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
 
 /// crossbeam-channel tests/mpsc.rs: select both_ready
 #[test]
-fn of_two_ready_channels_each_gives_its_message_once() {
+fn two_ready_channels_give_one_message_each() {
     let reactor = reactor();
     let (a_tx, a) = reactor.channel(4).unwrap();
     let (b_tx, b) = reactor.channel(4).unwrap();
@@ -486,7 +486,7 @@ fn of_two_ready_channels_each_gives_its_message_once() {
 
 /// crossbeam-channel tests/mpsc.rs: select stress
 #[test]
-fn a_select_and_a_thread_in_lockstep() {
+fn a_select_and_a_thread_alternate() {
     const COUNT: usize = 3_000;
     let reactor = reactor();
     let (even_tx, even) = reactor.channel(4).unwrap();
@@ -513,7 +513,7 @@ fn a_select_and_a_thread_in_lockstep() {
 
 /// crossbeam-channel tests/mpsc.rs: select cloning, cloning3
 #[test]
-fn a_clone_that_comes_and_goes_does_not_wake_a_select_for_good() {
+fn clones_and_drops_do_not_end_a_select() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let (_quiet_tx, quiet) = reactor.channel::<i32>(4).unwrap();
@@ -524,13 +524,13 @@ fn a_clone_that_comes_and_goes_does_not_wake_a_select_for_good() {
     });
     select! { reactor;
         recv(inbox) -> n => assert_eq!(n, Ok(2)),
-        recv(quiet) -> _ => panic!("nobody sent"),
+        recv(quiet) -> _ => panic!("the quiet channel was ready"),
     }
 }
 
 /// crossbeam-channel tests/mpsc.rs: select preflight1 to preflight6
 #[test]
-fn what_was_sent_before_the_registration_is_seen_by_the_first_select() {
+fn messages_sent_before_registration_are_received() {
     let reactor = reactor();
     let (tx, rx) = channel::unbounded();
     drop(tx.clone());
@@ -544,7 +544,7 @@ fn what_was_sent_before_the_registration_is_seen_by_the_first_select() {
 
 /// crossbeam-channel tests/mpsc.rs: select preflight7 to preflight9
 #[test]
-fn an_end_before_the_registration_is_seen_by_the_first_select() {
+fn a_disconnection_before_registration_is_seen() {
     let reactor = reactor();
     let (tx, rx) = channel::unbounded();
     tx.send(1).unwrap();
@@ -556,10 +556,10 @@ fn an_end_before_the_registration_is_seen_by_the_first_select() {
 
 /// crossbeam-channel tests/mpsc.rs: select stream_data_waiting
 #[test]
-fn a_channel_used_bare_wakes_the_reactor_of_another_thread_later() {
+fn a_bare_channel_can_be_registered_later() {
     let (tx, rx) = channel::unbounded();
     let (done_tx, done_rx) = channel::unbounded();
-    // A blocking recv leaves the wish of this thread to be woken behind.
+    // A blocking `recv` leaves this thread's request for a wake-up behind.
     let first = thread::spawn({
         let tx = tx.clone();
         move || {
@@ -582,7 +582,7 @@ fn a_channel_used_bare_wakes_the_reactor_of_another_thread_later() {
 
 /// crossbeam-channel tests/mpsc.rs: select sync3
 #[test]
-fn a_rendezvous_and_an_unbounded_channel_in_one_select() {
+fn one_select_receives_from_rendezvous_and_unbounded_channels() {
     let reactor = reactor();
     let (a_tx, a) = reactor.channel(0).unwrap();
     let (b_tx, b) = channel::unbounded();

@@ -10,7 +10,7 @@ use crate::common::{ms, next, poll, reactor, sim, within};
 
 /// crossbeam-channel tests/never.rs: smoke
 #[test]
-fn never_loses_against_whatever_is_ready() {
+fn a_ready_case_beats_never() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let never = never::<i32>();
@@ -26,12 +26,12 @@ fn never_loses_against_whatever_is_ready() {
 
 /// crossbeam-channel tests/never.rs: optional
 #[test]
-fn an_absent_source_is_chosen_never_and_a_present_one_as_itself() {
+fn select_ignores_an_absent_source() {
     let (reactor, _) = sim();
     let timer = reactor.after(ms(1));
     let mut chosen: Option<&Timer> = None;
     select! { reactor;
-        recv(chosen) -> _ => panic!("nothing was there"),
+        recv(chosen) -> _ => panic!("the source is absent"),
         default(ms(5)) => {}
     }
     chosen = Some(&timer);
@@ -40,7 +40,7 @@ fn an_absent_source_is_chosen_never_and_a_present_one_as_itself() {
 
 /// crossbeam-channel tests/never.rs: tick_n
 #[test]
-fn a_ticker_is_replaced_by_nothing_after_so_many_ticks() {
+fn a_ticker_can_be_disabled_between_ticks() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(100)).unwrap();
     let mut left = 3;
@@ -56,7 +56,7 @@ fn a_ticker_is_replaced_by_nothing_after_so_many_ticks() {
 
 /// crossbeam-channel tests/never.rs: try_recv
 #[test]
-fn never_has_nothing_now() {
+fn never_is_not_ready() {
     let reactor = reactor();
     let never = never::<()>();
     assert!(!never.is_ready());
@@ -66,7 +66,7 @@ fn never_has_nothing_now() {
 
 /// crossbeam-channel tests/never.rs: recv_timeout
 #[test]
-fn never_has_nothing_until_the_timeout() {
+fn never_times_out() {
     let (reactor, sim) = sim();
     assert_eq!(within(&reactor, &never::<()>(), ms(100)), None);
     assert_eq!(sim.now(), Time::ZERO + ms(100));
@@ -74,12 +74,12 @@ fn never_has_nothing_until_the_timeout() {
 
 /// Go test/chan/select3.go: a select of nil channels only blocks for ever
 #[test]
-fn a_select_of_nothing_but_absent_sources_blocks() {
+fn a_select_of_absent_sources_blocks() {
     let (reactor, _) = sim();
     let absent = None::<Timer>;
-    // In virtual time "for ever" is an error.
+    // In virtual time a wait for ever is an error.
     select! { reactor;
-        recv(absent) -> _ => panic!("nothing was there"),
+        recv(absent) -> _ => panic!("the source is absent"),
         recv(never::<i32>()) -> _ => panic!("never came"),
         error -> error => assert_eq!(error.kind(), ErrorKind::Deadlock),
     }
@@ -87,21 +87,21 @@ fn a_select_of_nothing_but_absent_sources_blocks() {
 
 /// Go test/chan/select3.go: sending to a nil channel blocks
 #[test]
-fn a_send_case_without_an_outbox_is_never_chosen() {
+fn a_send_case_without_outbox_is_never_chosen() {
     let (reactor, _) = sim();
     let absent = None::<pollmux::Outbox<()>>;
     let evaluated = Cell::new(false);
     let timer = reactor.after(ms(1));
     select! { reactor;
-        send(absent, evaluated.set(true)) -> _ => panic!("sent to nobody"),
+        send(absent, evaluated.set(true)) -> _ => panic!("sent without an outbox"),
         recv(timer) -> due => assert_eq!(due, Time::ZERO + ms(1)),
     }
     assert!(!evaluated.get());
 }
 
-/// Go language: a nil channel may become one, between two turns of the loop
+/// Go language: a nil channel variable may be set between two turns of the loop
 #[test]
-fn an_absent_source_may_come_in_the_arm_of_another() {
+fn an_arm_may_set_an_absent_source() {
     let (reactor, sim) = sim();
     let start = reactor.after(ms(10));
     let mut late: Option<Timer> = None;

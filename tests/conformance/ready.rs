@@ -1,5 +1,5 @@
-//! Which sources are ready, without taking from them: the behaviours of crossbeam-channel's
-//! tests/ready.rs, with `wait` and keys.
+//! Reports of ready sources without a receive: crossbeam-channel's tests/ready.rs, with `wait` and
+//! keys.
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -20,7 +20,7 @@ fn events() -> Events {
     Events::with_capacity(8)
 }
 
-/// An inbox with a key and its first sender.
+/// Makes an inbox with a key, and its first sender.
 fn keyed<T>(reactor: &Reactor, key: u64, capacity: usize) -> (channel::Sender<T>, Inbox<T>) {
     let (tx, rx) = channel::bounded(capacity);
     (tx, reactor.register_with(key, rx).unwrap())
@@ -28,7 +28,7 @@ fn keyed<T>(reactor: &Reactor, key: u64, capacity: usize) -> (channel::Sender<T>
 
 /// crossbeam-channel tests/ready.rs: smoke1
 #[test]
-fn the_key_says_which_one_is_ready() {
+fn the_key_names_the_ready_source() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = keyed(&reactor, 1, 4);
@@ -44,7 +44,7 @@ fn the_key_says_which_one_is_ready() {
 
 /// crossbeam-channel tests/ready.rs: smoke2
 #[test]
-fn the_one_that_is_ready_is_found_among_many() {
+fn a_ready_source_is_found_among_many() {
     watched(|| {
         let reactor = reactor();
         let channels: Vec<_> = (0..500).map(|key| keyed(&reactor, key, 1)).collect();
@@ -59,7 +59,7 @@ fn the_one_that_is_ready_is_found_among_many() {
 
 /// crossbeam-channel tests/ready.rs: disconnected
 #[test]
-fn the_end_is_reported_until_it_has_been_received() {
+fn a_disconnection_is_reported_until_received() {
     watched(|| {
         let reactor = reactor();
         let (tx, ending) = keyed::<()>(&reactor, 1, 1);
@@ -69,7 +69,7 @@ fn the_end_is_reported_until_it_has_been_received() {
             assert_eq!(ready_keys(&reactor), [1]);
         }
         assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
-        // A loop that waits for the others is not kept busy by it.
+        // A received disconnection does not keep a loop busy that waits for other channels.
         assert!(ready_keys(&reactor).is_empty());
         assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
     });
@@ -77,7 +77,7 @@ fn the_end_is_reported_until_it_has_been_received() {
 
 /// crossbeam-channel tests/ready.rs: disconnected, blocking
 #[test]
-fn the_last_sender_that_goes_ends_a_wait() {
+fn dropping_the_last_sender_ends_a_wait() {
     watched(|| {
         for capacity in [0, 1] {
             let reactor = reactor();
@@ -95,7 +95,7 @@ fn the_last_sender_that_goes_ends_a_wait() {
 
 /// crossbeam-channel tests/ready.rs: default
 #[test]
-fn a_look_finds_nothing_or_what_is_there() {
+fn try_wait_reports_only_ready_sources() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 2);
@@ -113,7 +113,7 @@ fn a_look_finds_nothing_or_what_is_there() {
 
 /// crossbeam-channel tests/ready.rs: timeout
 #[test]
-fn a_wait_with_a_timeout_is_never_early() {
+fn a_wait_timeout_is_never_early() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 2);
@@ -130,7 +130,7 @@ fn a_wait_with_a_timeout_is_never_early() {
 
 /// crossbeam-channel tests/ready.rs: timeout (zero and overflow)
 #[test]
-fn a_timeout_may_be_nothing_or_for_ever() {
+fn a_timeout_may_be_zero_or_infinite() {
     watched(|| {
         let reactor = reactor();
         let (tx, _inbox) = keyed(&reactor, 1, 2);
@@ -141,7 +141,7 @@ fn a_timeout_may_be_nothing_or_for_ever() {
         assert_eq!(
             wait_keys_for(&reactor, Duration::ZERO),
             [1],
-            "what is ready beats a timeout that is over"
+            "a ready source comes before an expired timeout"
         );
     });
 }
@@ -164,7 +164,7 @@ fn a_message_to_any_channel_ends_a_wait() {
 
 /// crossbeam-channel tests/ready.rs: both_ready
 #[test]
-fn all_that_are_ready_are_reported_at_once() {
+fn all_ready_sources_are_reported_together() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = keyed(&reactor, 1, 1);
@@ -179,13 +179,13 @@ fn all_that_are_ready_are_reported_at_once() {
         inbox1.try_recv().unwrap();
         let mut found = ready_keys(&reactor);
         found.sort_unstable();
-        assert_eq!(found, [2, 4], "the others are ready still");
+        assert_eq!(found, [2, 4], "the other sources must stay ready");
     });
 }
 
 /// crossbeam-channel tests/ready.rs: preflight1, preflight2
 #[test]
-fn messages_then_the_end() {
+fn wait_reports_messages_then_the_disconnection() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 4);
@@ -198,9 +198,9 @@ fn messages_then_the_end() {
     });
 }
 
-/// crossbeam-channel tests/ready.rs: what was ready before it was registered
+/// crossbeam-channel tests/ready.rs: a channel that is ready before its registration
 #[test]
-fn what_came_before_the_registration_is_reported() {
+fn messages_before_registration_are_reported() {
     watched(|| {
         let reactor = reactor();
         let (tx, rx) = channel::bounded(1);
@@ -208,7 +208,7 @@ fn what_came_before_the_registration_is_reported() {
         let inbox = reactor.register_with(5, rx).unwrap();
         assert_eq!(ready_keys(&reactor), [5]);
         let rx = inbox.into_inner();
-        assert!(ready_keys(&reactor).is_empty(), "taken back");
+        assert!(ready_keys(&reactor).is_empty(), "a deregistered inbox was reported");
         let (other, _clock) = sim();
         let _inbox = other.register_with(6, rx).unwrap();
         assert_eq!((ready_keys(&other), ready_keys(&reactor)), (vec![6], vec![]));
@@ -218,7 +218,7 @@ fn what_came_before_the_registration_is_reported() {
 
 /// crossbeam-channel tests/ready.rs: readiness is not consumed
 #[test]
-fn a_source_is_reported_until_it_is_drained() {
+fn a_source_is_reported_until_drained() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 4);
@@ -239,7 +239,7 @@ fn a_source_is_reported_until_it_is_drained() {
 
 /// crossbeam-channel tests/ready.rs: loop_try (a rendezvous)
 #[test]
-fn a_sender_that_blocks_at_a_rendezvous_is_reported() {
+fn a_blocked_rendezvous_sender_is_reported() {
     watched(|| {
         let reactor = reactor();
         let mut events = events();
@@ -264,7 +264,7 @@ fn a_sender_that_blocks_at_a_rendezvous_is_reported() {
 
 /// crossbeam-channel tests/ready.rs: loop_try (a send case)
 #[test]
-fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
+fn a_blocked_rendezvous_case_is_reported() {
     watched(|| {
         let reactor = reactor();
         let mut events = events();
@@ -277,7 +277,7 @@ fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
             }
         });
         for n in 0..100 {
-            // A reactor may wake for nothing and offer anew: then there was nobody for a moment.
+            // The other reactor may wake up and offer again. In between there is no sender.
             let got = loop {
                 reactor.wait(&mut events).unwrap();
                 match inbox.try_recv() {
@@ -292,7 +292,7 @@ fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
 
 /// crossbeam-channel tests/ready.rs: an offer that is withdrawn
 #[test]
-fn a_sender_that_gave_up_is_not_reported() {
+fn a_sender_that_timed_out_is_not_reported() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 0);
@@ -304,7 +304,7 @@ fn a_sender_that_gave_up_is_not_reported() {
         let tx = done.recv().unwrap();
         let mut events = events();
         reactor.wait_timeout(&mut events, ms(5)).unwrap();
-        // It may be reported once more, but there is nothing then.
+        // The channel may be reported once more, but a receive finds it empty.
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
         assert!(ready_keys(&reactor).is_empty());
         let other = thread::spawn(move || tx.send(2));
@@ -335,7 +335,7 @@ fn messages_to_many_channels_are_all_found() {
             reactor.wait(&mut events).unwrap();
             for event in &events {
                 let n = event.key() as usize;
-                // A few at a time, so that something is often left.
+                // Take a few messages at a time, so that some are often left.
                 for _ in 0..3 {
                     match inboxes[n].try_recv() {
                         Ok(value) => {
@@ -357,7 +357,7 @@ fn messages_to_many_channels_are_all_found() {
 
 /// crossbeam-channel tests/ready.rs: stress_timeout
 #[test]
-fn waits_that_time_out_while_a_message_comes_lose_none() {
+fn waits_racing_messages_lose_none() {
     const COUNT: u64 = 200;
     watched(|| {
         let reactor = reactor();
@@ -386,7 +386,7 @@ fn waits_that_time_out_while_a_message_comes_lose_none() {
 
 /// crossbeam-channel tests/ready.rs: channel_through_channel
 #[test]
-fn a_channel_that_was_received_may_be_waited_for() {
+fn a_received_channel_can_be_waited_for() {
     watched(|| {
         let reactor = reactor();
         let mut events = events();
@@ -415,7 +415,7 @@ fn a_channel_that_was_received_may_be_waited_for() {
 
 /// crossbeam-channel tests/ready.rs: linearizable_default
 #[test]
-fn a_look_finds_what_was_sent_before() {
+fn try_wait_finds_earlier_messages() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 1);
@@ -444,7 +444,7 @@ fn a_look_finds_what_was_sent_before() {
 
 /// crossbeam-channel tests/ready.rs: fairness1
 #[test]
-fn a_small_buffer_takes_turns() {
+fn sources_that_do_not_fit_take_turns() {
     watched(|| {
         let reactor = reactor();
         let channels: Vec<_> = (0..5).map(|key| keyed(&reactor, key, 1)).collect();
@@ -457,13 +457,13 @@ fn a_small_buffer_takes_turns() {
             assert_eq!(events.len(), 2);
             events.iter().for_each(|event| hits[event.key() as usize] += 1);
         }
-        assert_eq!(hits, [10; 6], "what did not fit comes first the next time");
+        assert_eq!(hits, [10; 6], "sources that did not fit must come first next time");
     });
 }
 
 /// crossbeam-channel tests/ready.rs: fairness2 (a busy channel and a timer)
 #[test]
-fn a_channel_that_is_never_empty_does_not_hide_a_timer() {
+fn a_busy_channel_does_not_hide_a_timer() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 1);
@@ -479,7 +479,7 @@ fn a_channel_that_is_never_empty_does_not_hide_a_timer() {
             inbox.try_recv().unwrap();
             tx.send(()).unwrap();
             turns += 1;
-            // Not before, so that the loop is surely busy when it comes to be due.
+            // Arm the timer only now, so that the loop is busy when the timer is due.
             if turns == 100 {
                 timer.reset(ms(5));
             }
@@ -489,7 +489,7 @@ fn a_channel_that_is_never_empty_does_not_hide_a_timer() {
 
 /// crossbeam-channel tests/ready.rs: order
 #[test]
-fn timers_come_by_deadline_and_equal_ones_by_arming() {
+fn timers_are_reported_by_deadline_then_arming() {
     watched(|| {
         let (reactor, clock) = sim();
         let timers: Vec<_> = [30, 10, 20, 10, 30]
@@ -499,7 +499,7 @@ fn timers_come_by_deadline_and_equal_ones_by_arming() {
             .collect();
         clock.advance(ms(40));
         assert_eq!(ready_keys(&reactor), [1, 3, 2, 0, 4]);
-        // One that is armed again, for the same time as others, goes behind them.
+        // A timer that is armed again goes behind timers with the same deadline.
         timers.iter().for_each(|timer| assert!(timer.reset(ms(10))));
         timers[0].reset(ms(10));
         clock.advance(ms(10));
@@ -507,9 +507,9 @@ fn timers_come_by_deadline_and_equal_ones_by_arming() {
     });
 }
 
-/// crossbeam-channel tests/ready.rs: what one event does to another
+/// crossbeam-channel tests/ready.rs: handling one event changes other sources
 #[test]
-fn what_was_stopped_drained_or_dropped_meanwhile_is_skipped() {
+fn stopped_drained_and_dropped_sources_are_skipped() {
     watched(|| {
         let reactor = reactor();
         let first = reactor.after(Duration::ZERO).with_key(1);
@@ -529,7 +529,7 @@ fn what_was_stopped_drained_or_dropped_meanwhile_is_skipped() {
                 assert!(stopped.stop() && put_off.reset(LONG));
                 drop(dropped.take());
                 drained.try_recv().unwrap();
-                // A new timer may get the place of the dropped one, but not its event.
+                // A new timer may get the slot of the dropped timer, but not its event.
                 dropped.set(Some(reactor.after(LONG).with_key(7)));
             }
         }
@@ -541,7 +541,7 @@ fn what_was_stopped_drained_or_dropped_meanwhile_is_skipped() {
 
 /// crossbeam-channel tests/ready.rs: keys
 #[test]
-fn keys_are_the_users_or_unique() {
+fn keys_are_chosen_or_unique() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = inbox(&reactor, 1);
@@ -558,7 +558,7 @@ fn keys_are_the_users_or_unique() {
         assert_eq!(found, expected);
         expected.dedup();
         assert!(expected.len() == 4 && expected.iter().all(|&key| key >= 1 << 63));
-        // A key of the user's may be given twice.
+        // The user may give the same key twice.
         let _a = reactor.after(Duration::ZERO).with_key(3);
         let _b = reactor.after(Duration::ZERO).with_key(3);
         assert_eq!(ready_keys(&reactor).iter().filter(|&&key| key == 3).count(), 2);
@@ -567,7 +567,7 @@ fn keys_are_the_users_or_unique() {
 
 /// crossbeam-channel tests/ready.rs: readiness and select
 #[test]
-fn wait_and_select_may_take_turns() {
+fn wait_and_select_may_alternate() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 4);
@@ -598,7 +598,7 @@ fn wait_and_select_may_take_turns() {
 
 /// crossbeam-channel tests/ready.rs: a ready channel and its capacity
 #[test]
-fn a_wait_takes_nothing_from_a_full_channel() {
+fn a_wait_takes_nothing_from_a_channel() {
     watched(|| {
         let reactor = reactor();
         let (tx, inbox) = keyed(&reactor, 1, 1);
@@ -611,7 +611,7 @@ fn a_wait_takes_nothing_from_a_full_channel() {
         });
         until(|| blocked.load(Ordering::SeqCst));
         (0..100).for_each(|_| assert_eq!(ready_keys(&reactor), [1]));
-        assert!(!sender.is_finished(), "there is no room yet");
+        assert!(!sender.is_finished(), "sent to a full channel");
         assert_eq!(inbox.try_recv(), Ok(1));
         sender.join().unwrap();
         assert_eq!(ready_keys(&reactor), [1]);
@@ -621,7 +621,7 @@ fn a_wait_takes_nothing_from_a_full_channel() {
 
 /// DESIGN 2: `wait` fails as a select does, and loses nothing
 #[test]
-fn a_wait_that_fails_loses_nothing() {
+fn a_failed_wait_loses_nothing() {
     watched(|| {
         let sim = Sim::new();
         let reactor = ::support::on(sim.clone());
@@ -634,8 +634,8 @@ fn a_wait_that_fails_loses_nothing() {
         assert_eq!(keys(&events), [1]);
         let handle = reactor.handle();
         drop(reactor);
-        assert_eq!(events.iter().count(), 0, "nothing of a reactor that is gone is ready");
+        assert_eq!(events.iter().count(), 0, "sources of a dropped reactor must not be ready");
         assert_eq!(handle.wait(&mut events).unwrap_err().kind(), ErrorKind::NotConnected);
-        assert_eq!(inbox.try_recv(), Ok(1), "what was sent is there still");
+        assert_eq!(inbox.try_recv(), Ok(1), "the message must stay in the channel");
     });
 }

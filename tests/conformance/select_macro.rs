@@ -1,7 +1,6 @@
-//! What may stand where in a `select!`: the behaviours of crossbeam-channel's
-//! tests/select_macro.rs.
+//! The syntax of `select!`: crossbeam-channel's tests/select_macro.rs.
 
-// Types, cases and arms are spelled in more ways here than one would in a program.
+// The tests here spell types, cases and arms in more ways than a program would.
 #![allow(clippy::deref_addrof, clippy::needless_borrow, clippy::borrow_deref_ref)]
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +16,7 @@ use support::thread;
 use crate::common::{Drops, LONG, ms, reactor, sim};
 use crate::support::{inbox, outbox, watched};
 
-/// An inbox with `values` in it, whose senders are gone.
+/// Makes an inbox with `values` in it and no senders.
 fn filled<T>(reactor: &Reactor, values: impl IntoIterator<Item = T>) -> Inbox<T> {
     let (tx, rx) = channel::unbounded();
     values.into_iter().for_each(|value| tx.send(value).unwrap_or_else(|_| unreachable!()));
@@ -26,7 +25,7 @@ fn filled<T>(reactor: &Reactor, values: impl IntoIterator<Item = T>) -> Inbox<T>
 
 /// crossbeam-channel tests/select_macro.rs: references
 #[test]
-fn a_source_may_stand_behind_references_and_pointers() {
+fn a_source_may_be_a_reference_or_pointer() {
     watched(|| {
         let reactor = reactor();
         let mut source = filled(&reactor, 0..5);
@@ -42,7 +41,7 @@ fn a_source_may_stand_behind_references_and_pointers() {
 
 /// crossbeam-channel tests/select_macro.rs: references, sending
 #[test]
-fn an_outbox_may_stand_behind_references_and_pointers() {
+fn an_outbox_may_be_a_reference_or_pointer() {
     watched(|| {
         let reactor = reactor();
         let (mut to, rx) = outbox(&reactor, 8);
@@ -58,10 +57,9 @@ fn an_outbox_may_stand_behind_references_and_pointers() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: references, sending (by a reference made in the case,
-/// as a receiver may be)
+/// crossbeam-channel tests/select_macro.rs: references, sending (the case makes the reference)
 #[test]
-fn a_send_case_may_make_the_reference_itself() {
+fn a_send_case_may_make_its_reference() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 8);
@@ -79,7 +77,7 @@ fn a_send_case_may_make_the_reference_itself() {
 
 /// crossbeam-channel tests/select_macro.rs: blocks
 #[test]
-fn arms_may_be_blocks_with_and_without_commas() {
+fn arms_may_be_blocks_without_commas() {
     watched(|| {
         let reactor = reactor();
         let (to, _rx) = outbox(&reactor, 0);
@@ -106,7 +104,7 @@ fn arms_may_be_blocks_with_and_without_commas() {
 
 /// crossbeam-channel tests/select_macro.rs: move_handles
 #[test]
-fn an_arm_may_move_the_sources_away() {
+fn an_arm_may_move_the_sources() {
     watched(|| {
         let reactor = reactor();
         let first = filled(&reactor, [1]);
@@ -122,7 +120,7 @@ fn an_arm_may_move_the_sources_away() {
 
 /// crossbeam-channel tests/select_macro.rs: move_handles, sending
 #[test]
-fn an_arm_may_move_the_outboxes_away() {
+fn an_arm_may_move_the_outboxes() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 1);
@@ -138,9 +136,9 @@ fn an_arm_may_move_the_outboxes_away() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: move_handles (an arm that receives, beside a send case)
+/// crossbeam-channel tests/select_macro.rs: move_handles (a receiving arm beside a send case)
 #[test]
-fn an_arm_that_receives_may_replace_an_outbox() {
+fn a_receiving_arm_may_replace_an_outbox() {
     watched(|| {
         let reactor = reactor();
         let (mut to, _rx) = outbox(&reactor, 0);
@@ -151,7 +149,7 @@ fn an_arm_that_receives_may_replace_an_outbox() {
                 to = next.unwrap();
                 source = filled(&reactor, []);
             }
-            send(to, 1) -> _ => panic!("nobody is there"),
+            send(to, 1) -> _ => panic!("sent without a receiver"),
         }
         select! { reactor; send(to, 2) -> sent => sent.unwrap() }
         assert_eq!(rx.try_recv(), Ok(2));
@@ -161,7 +159,7 @@ fn an_arm_that_receives_may_replace_an_outbox() {
 
 /// crossbeam-channel tests/select_macro.rs: move_handles (a source is replaced)
 #[test]
-fn an_arm_may_replace_the_source_it_received_from() {
+fn an_arm_may_replace_its_own_source() {
     watched(|| {
         let reactor = reactor();
         let mut source = filled(&reactor, [1, 2]);
@@ -182,17 +180,17 @@ fn an_arm_may_replace_the_source_it_received_from() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: move_handles (what a value expression uses)
+/// crossbeam-channel tests/select_macro.rs: move_handles (the operands of a value expression)
 #[test]
-fn the_value_may_be_moved_into_the_case() {
+fn a_value_may_be_moved_into_its_case() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox::<String>(&reactor, 1);
         let (full, _rx) = outbox::<String>(&reactor, 0);
         let text = String::from("moved");
-        // Two cases move the same string: only one of them comes to be.
+        // Two cases move the same string; only the chosen case evaluates its value.
         select! { reactor;
-            send(full, text) -> _ => panic!("nobody is there"),
+            send(full, text) -> _ => panic!("sent without a receiver"),
             send(to, text) -> sent => sent.unwrap(),
         }
         assert_eq!(rx.recv().as_deref(), Ok("moved"));
@@ -201,7 +199,7 @@ fn the_value_may_be_moved_into_the_case() {
 
 /// crossbeam-channel tests/select_macro.rs: infer_types
 #[test]
-fn the_types_of_messages_are_inferred_from_the_cases() {
+fn message_types_are_inferred_from_the_cases() {
     watched(|| {
         let reactor = reactor();
         let (tx, source) = inbox(&reactor, 1);
@@ -218,9 +216,9 @@ fn the_types_of_messages_are_inferred_from_the_cases() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: variables of the names that the macro uses
+/// crossbeam-channel tests/select_macro.rs: variables with the macro's internal names
 #[test]
-fn names_inside_the_macro_do_not_meet_the_users() {
+fn names_inside_the_macro_are_hygienic() {
     watched(|| {
         let picked = reactor();
         let cases = filled(&picked, [10]);
@@ -245,9 +243,9 @@ fn names_inside_the_macro_do_not_meet_the_users() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: one variable in every arm
+/// crossbeam-channel tests/select_macro.rs: one variable name in every arm
 #[test]
-fn every_arm_may_use_the_same_name_for_its_item() {
+fn every_arm_may_use_the_same_name() {
     watched(|| {
         let reactor = reactor();
         let x = filled(&reactor, [1_u8]);
@@ -258,13 +256,13 @@ fn every_arm_may_use_the_same_name_for_its_item() {
             recv(y) -> x => x.unwrap().len() as u64,
             send(z, 'z') -> x => x.map_or(8, |()| 9),
         };
-        assert_eq!((n, x.len()), (1, 0), "outside the arm the name is what it was");
+        assert_eq!((n, x.len()), (1, 0), "outside the arm the name must be unchanged");
     });
 }
 
 /// crossbeam-channel tests/select_macro.rs: evaluate; Go fixedbugs/issue4313
 #[test]
-fn every_expression_is_evaluated_once_and_in_order() {
+fn expressions_are_evaluated_once_in_order() {
     watched(|| {
         let reactor = reactor();
         let log = RefCell::new(Vec::new());
@@ -278,7 +276,7 @@ fn every_expression_is_evaluated_once_and_in_order() {
             default({ note("timeout"); ms(1) }) => note("default"),
             recv({ note("third"); &b }) -> _ => note("other arm"),
         }
-        // The value only when its case has been chosen; the timeout when all sources are known.
+        // The value is evaluated after its case was chosen, the timeout after all sources.
         assert_eq!(log.take(), ["reactor", "first", "second", "third", "timeout", "arm"]);
         let (free, rx) = outbox(&reactor, 1);
         select! { *{ note("reactor"); &reactor };
@@ -292,9 +290,9 @@ fn every_expression_is_evaluated_once_and_in_order() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: evaluate, while it blocks
+/// crossbeam-channel tests/select_macro.rs: evaluate, for a select that blocks
 #[test]
-fn a_source_expression_is_not_evaluated_again_after_a_sleep() {
+fn a_sleep_does_not_reevaluate_sources() {
     watched(|| {
         let reactor = reactor();
         let (tx, source) = inbox(&reactor, 1);
@@ -302,7 +300,7 @@ fn a_source_expression_is_not_evaluated_again_after_a_sleep() {
         let _sender = ::support::later(ms(10), move || tx.send(1).unwrap());
         select! { reactor;
             recv({ asked.set(asked.get() + 1); &source }) -> n => assert_eq!(n, Ok(1)),
-            default({ asked.set(asked.get() + 10); LONG }) => panic!("not woken"),
+            default({ asked.set(asked.get() + 10); LONG }) => panic!("the select was not woken"),
         }
         assert_eq!(asked.get(), 11);
     });
@@ -310,14 +308,14 @@ fn a_source_expression_is_not_evaluated_again_after_a_sleep() {
 
 /// crossbeam-channel tests/select_macro.rs: nesting
 #[test]
-fn a_select_may_stand_wherever_an_expression_may() {
+fn a_select_may_be_any_subexpression() {
     watched(|| {
         let reactor = reactor();
         let numbers = filled(&reactor, 0..10);
         let next = || select! { reactor; recv(numbers) -> n => n.unwrap() };
         let sources = [filled(&reactor, ["zero"]), filled(&reactor, ["one"])];
         let (to, rx) = outbox(&reactor, 1);
-        // In the place of a source, a value, a timeout, an arm and a default.
+        // As a source, a value, a timeout, an arm and a default.
         select! { reactor;
             recv(
                 sources[select! { reactor; recv(numbers) -> n => n.unwrap() }]
@@ -383,7 +381,7 @@ fn a_source_may_be_any_expression() {
 
 /// crossbeam-channel tests/select_macro.rs: parse (patterns)
 #[test]
-fn an_item_may_be_taken_apart_by_a_pattern() {
+fn an_arm_may_destructure_its_item() {
     struct Point {
         x: i32,
         y: i32,
@@ -414,7 +412,7 @@ fn an_item_may_be_taken_apart_by_a_pattern() {
     });
 }
 
-/// A user's source: gives what is in it, the last first.
+/// A user-defined source that gives its values, the last value first.
 struct Own<T>(RefCell<Vec<T>>);
 
 impl<T> Source for Own<T> {
@@ -457,7 +455,7 @@ fn an_arm_may_be_any_expression() {
 
 /// crossbeam-channel tests/select_macro.rs: result_types
 #[test]
-fn arms_agree_on_a_type_or_do_not_come_back() {
+fn arms_have_one_type_or_diverge() {
     fn first_word(reactor: &Reactor, source: &Inbox<&str>) -> Result<usize, RecvError> {
         let length = select! { reactor;
             recv(source) -> word => word?.len(),
@@ -498,7 +496,7 @@ fn arms_agree_on_a_type_or_do_not_come_back() {
 /// crossbeam-channel tests/select_macro.rs: result_types (the value of the select! is the value of
 /// a function)
 #[test]
-fn a_select_may_be_the_tail_of_a_function() {
+fn a_select_may_be_a_functions_tail() {
     fn next<S: Source>(handle: &Handle, source: S) -> Option<S::Item> {
         select! { handle;
             recv(source) -> item => Some(item),
@@ -521,7 +519,7 @@ fn a_select_may_be_the_tail_of_a_function() {
 
 /// crossbeam-channel tests/select_macro.rs: trailing_comma
 #[test]
-fn commas_may_trail_everywhere_or_be_left_out() {
+fn commas_may_trail_or_be_left_out() {
     watched(|| {
         let reactor = reactor();
         let source = filled(&reactor, 0..3);
@@ -539,7 +537,7 @@ fn commas_may_trail_everywhere_or_be_left_out() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: parse (default and error stand where you like)
+/// crossbeam-channel tests/select_macro.rs: parse (default and error at any place)
 #[test]
 fn default_and_error_may_come_first() {
     watched(|| {
@@ -550,14 +548,14 @@ fn default_and_error_may_come_first() {
         let n = select! { reactor; error -> _ => 0, default(ms(1)) => 1, recv(quiet) -> _ => 2 };
         assert_eq!(n, 1);
         let n = select! { reactor; biased; default => 1, error -> _ => 0, recv(source) -> _ => 2 };
-        assert_eq!(n, 2, "default is no case of its own, not even with biased");
+        assert_eq!(n, 2, "default must lose to a ready case, even with biased");
     });
 }
 
 /// crossbeam-channel tests/select_macro.rs: the macro by its path
 #[test]
 fn the_macro_needs_nothing_in_scope() {
-    /// Names of the prelude that mean something else here.
+    /// Shadows names of the prelude.
     mod strange {
         #[allow(dead_code)]
         pub enum Option {
@@ -585,13 +583,17 @@ fn the_macro_needs_nothing_in_scope() {
         let reactor = reactor();
         assert_eq!(strange::run(&reactor, &filled(&reactor, [5])), 5);
         assert_eq!(strange::run(&reactor, &filled(&reactor, [])), -1);
-        assert_eq!(strange::run(&reactor, &inbox(&reactor, 1).1), 0, "its sender lives as long");
+        assert_eq!(
+            strange::run(&reactor, &inbox(&reactor, 1).1),
+            0,
+            "the sender must live until the select ends"
+        );
     });
 }
 
 /// crossbeam-channel tests/select_macro.rs: deref
 #[test]
-fn a_source_may_be_dereferenced_from_the_users_own_type() {
+fn a_source_may_be_dereferenced() {
     struct Wrapper<T>(T);
     impl<T> Deref for Wrapper<T> {
         type Target = T;
@@ -614,7 +616,7 @@ fn a_source_may_be_dereferenced_from_the_users_own_type() {
 
 /// crossbeam-channel tests/select_macro.rs: the reactor may be any expression
 #[test]
-fn the_reactor_may_be_a_reference_a_handle_or_a_field() {
+fn the_reactor_may_be_any_expression() {
     struct Server {
         reactor: Reactor,
         source: Inbox<i32>,
@@ -633,7 +635,7 @@ fn the_reactor_may_be_a_reference_a_handle_or_a_field() {
 
 /// crossbeam-channel tests/select_macro.rs: panic_receiver
 #[test]
-fn a_source_expression_that_panics_leaves_everything_as_it_was() {
+fn a_panicking_source_expression_changes_nothing() {
     fn broken() -> Inbox<i32> {
         panic!("no source")
     }
@@ -658,9 +660,9 @@ fn a_source_expression_that_panics_leaves_everything_as_it_was() {
 
 /// crossbeam-channel tests/select_macro.rs: panic_sender
 #[test]
-fn an_outbox_or_timeout_expression_that_panics_takes_no_room() {
+fn a_panicking_outbox_expression_takes_no_room() {
     fn broken<T>() -> T {
-        panic!("nothing here")
+        panic!("a broken expression")
     }
     watched(|| {
         let reactor = reactor();
@@ -684,7 +686,7 @@ fn an_outbox_or_timeout_expression_that_panics_takes_no_room() {
 
 /// crossbeam-channel tests/select_macro.rs: panic in an arm (DESIGN 3.17)
 #[test]
-fn an_arm_that_panics_has_received_its_item() {
+fn a_panicking_arm_has_received_its_item() {
     watched(|| {
         let reactor = reactor();
         let drops = Drops::new();
@@ -700,7 +702,7 @@ fn an_arm_that_panics_has_received_its_item() {
         timer.reset(ms(1));
         select! { reactor; biased;
             recv(timer) -> _ => {},
-            default(LONG) => panic!("the reactor is of use still"),
+            default(LONG) => panic!("the reactor did not work after the panic"),
         }
         select! { reactor; recv(source) -> message => assert!(message.is_ok()) }
     });
@@ -708,7 +710,7 @@ fn an_arm_that_panics_has_received_its_item() {
 
 /// crossbeam-channel tests/select_macro.rs: a select! of 32 cases
 #[test]
-fn thirty_two_cases_are_told_apart() {
+fn thirty_two_cases_are_distinguished() {
     watched(|| {
         let reactor = reactor();
         let (tx, s): (Vec<Sender<usize>>, Vec<_>) = (0..28).map(|_| inbox(&reactor, 1)).unzip();
@@ -748,11 +750,11 @@ fn thirty_two_cases_are_told_apart() {
             assert_eq!(rx.len(), 1);
         }
         assert_eq!(turn(), (99, 99));
-        // All at once: each is received, in some order.
+        // All cases are ready at once: each is received, in some order.
         (0..28).for_each(|n| tx[n].send(n).unwrap());
         (0..4).for_each(|n| assert_eq!(rx[n].try_recv(), Ok(128 + n)));
         let mut all: Vec<_> = (0..32).map(|_| turn().0).collect();
-        assert!(!all.is_sorted(), "1 in 32! is not expected to happen");
+        assert!(!all.is_sorted(), "the order was not random");
         all.sort_unstable();
         assert!(all.into_iter().eq(0..32));
     });
@@ -760,7 +762,7 @@ fn thirty_two_cases_are_told_apart() {
 
 /// crossbeam-channel tests/select_macro.rs: select_biased
 #[test]
-fn biased_takes_the_first_that_is_ready() {
+fn biased_takes_the_first_ready_case() {
     watched(|| {
         let reactor = reactor();
         let (first, second) = (filled(&reactor, 0..50), filled(&reactor, 50..100));
@@ -773,7 +775,7 @@ fn biased_takes_the_first_that_is_ready() {
                 recv((!first.is_empty()).then_some(&first)) -> n => got.push(n.unwrap()),
                 recv((!second.is_empty()).then_some(&second)) -> n => got.push(n.unwrap()),
                 send(to, 100 + sent) -> result => { result.unwrap(); sent += 1 }
-                default => panic!("something was ready"),
+                default => panic!("a ready case was missed"),
             }
         }
         got.extend(rx.try_iter());
@@ -783,7 +785,7 @@ fn biased_takes_the_first_that_is_ready() {
 
 /// crossbeam-channel tests/select_macro.rs: select_biased, blocking
 #[test]
-fn biased_does_not_starve_who_alone_is_ready() {
+fn biased_serves_the_only_ready_case() {
     watched(|| {
         let reactor = reactor();
         let (_tx, quiet) = inbox::<i32>(&reactor, 1);
@@ -800,14 +802,14 @@ fn biased_does_not_starve_who_alone_is_ready() {
     });
 }
 
-/// DESIGN 2: the error case
+/// DESIGN 2: the `error` case
 #[test]
-fn the_error_case_receives_what_else_would_panic() {
+fn the_error_case_prevents_a_panic() {
     watched(|| {
         let (sim_reactor, _) = sim();
         let quiet = inbox::<i32>(&sim_reactor, 1);
         let kind = select! { sim_reactor; recv(quiet.1) -> _ => panic!(), error -> e => e.kind() };
-        assert_eq!(kind, ErrorKind::Deadlock, "in virtual time nothing can happen any more");
+        assert_eq!(kind, ErrorKind::Deadlock, "in virtual time no event can come");
         ::support::panic_text(|| select! { sim_reactor; recv(quiet.1) -> _ => {} });
 
         let (mine, other) = (reactor(), reactor());
@@ -828,7 +830,7 @@ fn the_error_case_receives_what_else_would_panic() {
 
 /// DESIGN 3.20
 #[test]
-fn a_select_of_a_reactor_that_is_gone_is_an_error() {
+fn select_on_a_dropped_reactor_is_an_error() {
     watched(|| {
         let reactor = reactor();
         let handle = reactor.handle();

@@ -12,7 +12,7 @@ use crate::support::{aside, inbox, later, watched};
 
 /// crossbeam-channel tests/select.rs: smoke1
 #[test]
-fn the_ready_one_of_two_is_received_from() {
+fn select_receives_from_the_ready_channel() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = inbox(&reactor, 4);
@@ -20,11 +20,11 @@ fn the_ready_one_of_two_is_received_from() {
         tx1.send(1).unwrap();
         select! { reactor;
             recv(inbox1) -> n => assert_eq!(n, Ok(1)),
-            recv(inbox2) -> _ => panic!("nothing was sent here"),
+            recv(inbox2) -> _ => panic!("received from an empty channel"),
         }
         tx2.send(2).unwrap();
         select! { reactor;
-            recv(inbox1) -> _ => panic!("this one is empty again"),
+            recv(inbox1) -> _ => panic!("received from an empty channel"),
             recv(inbox2) -> n => assert_eq!(n, Ok(2)),
         }
     });
@@ -32,7 +32,7 @@ fn the_ready_one_of_two_is_received_from() {
 
 /// crossbeam-channel tests/select.rs: smoke2
 #[test]
-fn the_last_of_five_is_found() {
+fn the_last_of_five_cases_is_found() {
     watched(|| {
         let reactor = reactor();
         let (_tx1, inbox1) = inbox::<()>(&reactor, 1);
@@ -53,7 +53,7 @@ fn the_last_of_five_is_found() {
 
 /// crossbeam-channel tests/select.rs: disconnected
 #[test]
-fn a_channel_without_senders_is_ready_for_ever() {
+fn a_disconnected_channel_is_always_ready() {
     watched(|| {
         let reactor = reactor();
         let (_open, quiet) = inbox::<i32>(&reactor, 1);
@@ -61,7 +61,7 @@ fn a_channel_without_senders_is_ready_for_ever() {
         drop(tx);
         for _ in 0..3 {
             select! { reactor;
-                recv(quiet) -> _ => panic!("its sender is there and silent"),
+                recv(quiet) -> _ => panic!("the quiet channel was ready"),
                 recv(over) -> n => assert_eq!(n, Err(RecvError)),
             }
         }
@@ -70,7 +70,7 @@ fn a_channel_without_senders_is_ready_for_ever() {
 
 /// crossbeam-channel tests/select.rs: disconnected
 #[test]
-fn the_last_sender_that_goes_ends_the_sleep() {
+fn dropping_the_last_sender_ends_the_sleep() {
     watched(|| {
         for capacity in [0, 1] {
             let reactor = reactor();
@@ -84,18 +84,18 @@ fn the_last_sender_that_goes_ends_the_sleep() {
                 drop(tx);
             });
             select! { reactor;
-                recv(quiet) -> _ => panic!("its sender is there and silent"),
+                recv(quiet) -> _ => panic!("the quiet channel was ready"),
                 recv(ending) -> n => assert_eq!(n, Err(RecvError)),
-                default(LONG) => panic!("nobody said that the senders are gone"),
+                default(LONG) => panic!("the disconnection did not wake the select"),
             }
-            assert!(start.elapsed() >= ms(30), "one clone was still there");
+            assert!(start.elapsed() >= ms(30), "the select ended before the last drop");
         }
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected (one case is over, the other goes on)
+/// crossbeam-channel tests/select.rs: disconnected (one channel ends, the other stays open)
 #[test]
-fn a_loop_goes_on_with_the_channel_that_is_left() {
+fn a_loop_continues_with_the_open_channel() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = inbox(&reactor, 8);
@@ -125,7 +125,7 @@ fn a_loop_goes_on_with_the_channel_that_is_left() {
 
 /// crossbeam-channel tests/select.rs: default
 #[test]
-fn default_runs_only_when_nothing_is_ready() {
+fn default_runs_only_without_ready_cases() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = inbox(&reactor, 1);
@@ -140,32 +140,32 @@ fn default_runs_only_when_nothing_is_ready() {
         select! { reactor;
             recv(inbox2) -> _ => panic!(),
             recv(inbox1) -> n => assert_eq!(n, Ok(3)),
-            default => panic!("a message was there"),
+            default => panic!("a message was missed"),
         }
     });
 }
 
 /// crossbeam-channel tests/select.rs: default (when disconnected)
 #[test]
-fn the_end_of_a_channel_beats_default() {
+fn a_disconnection_beats_default() {
     watched(|| {
         let reactor = reactor();
         let (tx, over) = inbox::<i32>(&reactor, 1);
         drop(tx);
         select! { reactor;
             recv(over) -> n => assert_eq!(n, Err(RecvError)),
-            default => panic!("the error was there"),
+            default => panic!("the disconnection was missed"),
         }
         select! { reactor;
             recv(over) -> n => assert_eq!(n, Err(RecvError)),
-            default(LONG) => panic!("the error was there"),
+            default(LONG) => panic!("the disconnection was missed"),
         }
     });
 }
 
 /// crossbeam-channel tests/select.rs: default (default_only)
 #[test]
-fn default_alone_runs_at_once_or_after_its_time() {
+fn default_alone_runs_after_its_timeout() {
     watched(|| {
         let reactor = reactor();
         assert_eq!(select! { reactor; default => 7 }, 7);
@@ -177,14 +177,14 @@ fn default_alone_runs_at_once_or_after_its_time() {
 
 /// crossbeam-channel tests/select.rs: timeout
 #[test]
-fn a_timeout_is_never_early_and_the_message_is_not_lost() {
+fn a_timeout_is_not_early_nor_loses_messages() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 1);
         let (_open, quiet) = inbox::<i32>(&reactor, 1);
         let start = Instant::now();
         select! { reactor;
-            recv(messages) -> _ => panic!("nobody has sent yet"),
+            recv(messages) -> _ => panic!("received before the send"),
             recv(quiet) -> _ => panic!(),
             default(ms(30)) => assert!(start.elapsed() >= ms(30)),
         }
@@ -196,7 +196,7 @@ fn a_timeout_is_never_early_and_the_message_is_not_lost() {
         select! { reactor;
             recv(messages) -> n => assert_eq!(n, Ok(5)),
             recv(quiet) -> _ => panic!(),
-            default(LONG) => panic!("the message was sent long ago"),
+            default(LONG) => panic!("the message was missed"),
         }
         drop(sender.join().unwrap());
     });
@@ -204,7 +204,7 @@ fn a_timeout_is_never_early_and_the_message_is_not_lost() {
 
 /// crossbeam-channel tests/select.rs: timeout (zero)
 #[test]
-fn a_timeout_of_zero_is_default() {
+fn a_zero_timeout_is_default() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 1);
@@ -216,35 +216,35 @@ fn a_timeout_of_zero_is_default() {
         tx.send(1).unwrap();
         select! { reactor;
             recv(messages) -> n => assert_eq!(n, Ok(1)),
-            default(Duration::ZERO) => panic!("a message was there"),
+            default(Duration::ZERO) => panic!("a message was missed"),
         }
     });
 }
 
 /// crossbeam-channel tests/select.rs: timeout (overflow)
 #[test]
-fn a_timeout_beyond_all_clocks_waits_for_the_message() {
+fn an_overflowing_timeout_waits_for_a_message() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 1);
         let _sender = later(ms(10), move || tx.send(1).unwrap());
         select! { reactor;
             recv(messages) -> n => assert_eq!(n, Ok(1)),
-            default(Duration::MAX) => panic!("for ever is over"),
+            default(Duration::MAX) => panic!("an infinite timeout expired"),
         }
     });
 }
 
 /// crossbeam-channel tests/select.rs: default_when_disconnected with a timeout
 #[test]
-fn the_end_of_a_channel_cuts_a_timeout_short() {
+fn a_disconnection_ends_a_timeout() {
     watched(|| {
         let reactor = reactor();
         let (tx, ending) = inbox::<i32>(&reactor, 2);
         let _leaver = later(ms(10), move || drop(tx));
         select! { reactor;
             recv(ending) -> n => assert_eq!(n, Err(RecvError)),
-            default(LONG) => panic!("the senders are gone"),
+            default(LONG) => panic!("the disconnection was missed"),
         }
     });
 }
@@ -264,7 +264,7 @@ fn a_message_to_any_case_ends_the_sleep() {
             select! { reactor;
                 recv(inbox1) -> n => assert_eq!((n, round % 2), (Ok(round), 0)),
                 recv(inbox2) -> n => assert_eq!((n, round % 2), (Ok(round), 1)),
-                default(LONG) => panic!("not woken"),
+                default(LONG) => panic!("the select was not woken"),
             }
         }
     });
@@ -272,7 +272,7 @@ fn a_message_to_any_case_ends_the_sleep() {
 
 /// crossbeam-channel tests/select.rs: both_ready
 #[test]
-fn of_two_ready_ones_each_turn_takes_one() {
+fn each_turn_takes_one_ready_case() {
     watched(|| {
         let reactor = reactor();
         let (tx1, inbox1) = inbox(&reactor, 1);
@@ -288,7 +288,7 @@ fn of_two_ready_ones_each_turn_takes_one() {
             assert_eq!(
                 inbox1.len() + inbox2.len(),
                 left,
-                "a case that is not chosen consumes nothing"
+                "a case that is not chosen must not receive"
             );
         }
         assert_eq!(sum, 3);
@@ -297,7 +297,7 @@ fn of_two_ready_ones_each_turn_takes_one() {
 
 /// crossbeam-channel tests/select.rs: preflight1, preflight2
 #[test]
-fn what_is_in_the_buffer_comes_before_the_end() {
+fn buffered_messages_come_before_the_disconnection() {
     watched(|| {
         let reactor = reactor();
         let (tx, rx) = channel::unbounded();
@@ -313,7 +313,7 @@ fn what_is_in_the_buffer_comes_before_the_end() {
 
 /// crossbeam-channel tests/select.rs: preflight3
 #[test]
-fn a_message_received_elsewhere_leaves_the_end_only() {
+fn a_drained_channel_reports_its_disconnection() {
     watched(|| {
         let reactor = reactor();
         let (tx, rx) = channel::bounded(4);
@@ -342,7 +342,7 @@ fn one_inbox_may_have_many_cases() {
             assert_eq!(n, Ok(expected), "each message once, in order");
             hits[case] += 1;
         }
-        // That one of three stays at zero has a probability below 1e-44.
+        // One of three cases stays at zero with a probability below 1e-44.
         assert!(hits.iter().all(|&n| n > 0), "{hits:?}");
         drop(tx);
         select! { reactor;
@@ -361,7 +361,7 @@ fn many_cases_of_one_rendezvous_take_one_value() {
         let _sender = aside(move || {
             for n in 0..50 {
                 if n % 10 == 0 {
-                    // Now and then the receiver is asleep first.
+                    // At times the receiver is asleep before the send.
                     thread::sleep(ms(2));
                 }
                 tx.send(n).unwrap();
@@ -379,12 +379,12 @@ fn many_cases_of_one_rendezvous_take_one_value() {
 /// crossbeam-channel tests/select.rs: duplicate_operations; Go runtime/chan_test.go:
 /// TestPseudoRandomSend, receiving
 #[test]
-fn equal_cases_of_a_rendezvous_have_the_same_chance() {
+fn equal_cases_of_a_rendezvous_are_even() {
     const COUNT: usize = 200;
     watched(|| {
         let reactor = reactor();
         let (tx, meeting) = inbox(&reactor, 0);
-        // Who comes first changes; the receiver has mostly been asleep when the sender comes.
+        // Sender and receiver come first by turns. Mostly the receiver sleeps before the send.
         let sender = thread::spawn(move || {
             for n in 0..COUNT {
                 if n % 2 == 0 {
@@ -401,14 +401,14 @@ fn equal_cases_of_a_rendezvous_have_the_same_chance() {
             }
         }
         sender.join().unwrap();
-        // Some 7 deviations from the middle.
+        // About 7 standard deviations from the middle.
         assert!(hits.iter().all(|&n| n >= COUNT / 4), "{hits:?}");
     });
 }
 
 /// crossbeam-channel tests/select.rs: nesting
 #[test]
-fn an_arm_may_select_from_the_same_channels() {
+fn an_arm_may_select_from_its_channels() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 4);
@@ -429,7 +429,7 @@ fn an_arm_may_select_from_the_same_channels() {
 
 /// crossbeam-channel tests/select.rs: loop_try
 #[test]
-fn who_tries_in_a_loop_meets_who_waits() {
+fn a_default_loop_meets_a_blocked_sender() {
     watched(|| {
         for round in 0..20 {
             let (tx, rx) = channel::bounded(0);
@@ -456,7 +456,7 @@ fn who_tries_in_a_loop_meets_who_waits() {
 
 /// crossbeam-channel tests/select.rs: stress_recv
 #[test]
-fn two_streams_arrive_whole_and_in_order() {
+fn streams_arrive_complete_and_in_order() {
     const COUNT: u32 = 5_000;
     watched(|| {
         let reactor = reactor();
@@ -464,7 +464,8 @@ fn two_streams_arrive_whole_and_in_order() {
         let (tx2, inbox2) = inbox(&reactor, 5);
         let (tx3, inbox3) = inbox(&reactor, 0);
         let inbox1 = reactor.register(rx1).unwrap();
-        // The threads give their senders back: no channel is over before all are read.
+        // The threads return their senders, so that no channel disconnects before all messages are
+        // read.
         let stream = |tx: Sender<u32>| {
             thread::spawn(move || {
                 (0..COUNT).for_each(|n| tx.send(n).unwrap());
@@ -489,7 +490,7 @@ fn two_streams_arrive_whole_and_in_order() {
 
 /// crossbeam-channel tests/select.rs: stress_timeout
 #[test]
-fn timeouts_that_race_with_messages_lose_none() {
+fn timeouts_racing_messages_lose_none() {
     const COUNT: u64 = 200;
     watched(|| {
         let reactor = reactor();
@@ -520,7 +521,7 @@ fn timeouts_that_race_with_messages_lose_none() {
 
 /// crossbeam-channel tests/select.rs: channel_through_channel
 #[test]
-fn channels_travel_through_channels() {
+fn receivers_can_be_sent_through_channels() {
     struct Link(Receiver<Link>);
     watched(|| {
         const COUNT: usize = 200;
@@ -541,7 +542,7 @@ fn channels_travel_through_channels() {
         let mut tx: Sender<Link> = first;
         for n in 0..COUNT {
             let (next, rx) = channel::bounded(n % 2);
-            tx.send(Link(rx)).unwrap_or_else(|_| panic!("the walker is gone"));
+            tx.send(Link(rx)).unwrap_or_else(|_| panic!("the walker ended early"));
             tx = next;
         }
         drop(tx);
@@ -551,7 +552,7 @@ fn channels_travel_through_channels() {
 
 /// crossbeam-channel tests/select.rs: linearizable_default
 #[test]
-fn default_never_wins_over_a_message_that_was_sent_before() {
+fn default_never_beats_an_earlier_message() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 1);
@@ -560,7 +561,7 @@ fn default_never_wins_over_a_message_that_was_sent_before() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    // This case comes and goes while the other one stays ready.
+                    // The noisy channel changes while the other channel stays ready.
                     let _ = noise.try_send(0);
                 }
             });
@@ -572,7 +573,7 @@ fn default_never_wins_over_a_message_that_was_sent_before() {
                         recv(messages) -> n => break n,
                         default => {
                             stop.store(true, Ordering::Relaxed);
-                            panic!("a message was there all the time");
+                            panic!("a message was missed");
                         }
                     }
                 };
@@ -585,7 +586,7 @@ fn default_never_wins_over_a_message_that_was_sent_before() {
 
 /// crossbeam-channel tests/select.rs: fairness1
 #[test]
-fn channels_timers_and_ends_have_the_same_chance() {
+fn channels_timers_and_disconnections_have_equal_chances() {
     const COUNT: usize = 5_000;
     watched(|| {
         let reactor = reactor();
@@ -607,15 +608,15 @@ fn channels_timers_and_ends_have_the_same_chance() {
                 recv(timer) -> _ => hits[3] += 1,
             }
         }
-        // crossbeam's bound: each has at least half of its share. 1,250 are expected, with a
-        // deviation of 31.
+        // crossbeam's bound: each case has at least half of its share. The expected count is 1,250,
+        // with a deviation of 31.
         assert!(hits.iter().all(|&n| n >= COUNT / 4 / 2), "{hits:?}");
     });
 }
 
 /// crossbeam-channel tests/select.rs: fairness2
 #[test]
-fn a_rendezvous_and_buffered_channels_are_all_served() {
+fn rendezvous_and_buffered_channels_are_all_served() {
     const COUNT: usize = 3_000;
     watched(|| {
         let reactor = reactor();
@@ -644,9 +645,9 @@ fn a_rendezvous_and_buffered_channels_are_all_served() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: recv (bare senders against a case)
+/// crossbeam-channel tests/select.rs: recv (bare senders and a case)
 #[test]
-fn bare_sends_meet_a_case_at_a_rendezvous() {
+fn bare_sends_meet_a_rendezvous_case() {
     watched(|| {
         let reactor = reactor();
         let (tx, meeting) = inbox(&reactor, 0);
@@ -661,7 +662,7 @@ fn bare_sends_meet_a_case_at_a_rendezvous() {
         let mut next = [0; 3];
         loop {
             let message = select! { reactor;
-                recv(quiet) -> _ => panic!("nobody sends here"),
+                recv(quiet) -> _ => panic!("received from the quiet channel"),
                 recv(meeting) -> message => message,
             };
             let Ok(message) = message else { break };
@@ -673,9 +674,9 @@ fn bare_sends_meet_a_case_at_a_rendezvous() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: objects of one channel used with select and without it
+/// crossbeam-channel tests/select.rs: one channel used with select and without it
 #[test]
-fn bare_receives_and_cases_take_turns() {
+fn bare_receives_and_cases_may_alternate() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 8);
@@ -692,13 +693,13 @@ fn bare_receives_and_cases_take_turns() {
 
 /// crossbeam-channel tests/select.rs: a receiver that moves to another thread
 #[test]
-fn a_receiver_moves_from_reactor_to_reactor() {
+fn a_receiver_can_move_between_reactors() {
     watched(|| {
         let (tx, rx) = channel::bounded(4);
         let producer = thread::spawn(move || (0..400).for_each(|n| tx.send(n).unwrap()));
         let mut rx = rx;
         for stage in 0..4 {
-            // Each thread reads a part with a reactor of its own, then hands the rest over.
+            // Each thread reads a part with its own reactor and passes the receiver on.
             rx = thread::spawn(move || {
                 let reactor = ::support::reactor();
                 let part = reactor.register(rx).unwrap();

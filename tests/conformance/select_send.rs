@@ -1,5 +1,5 @@
-//! `send` cases of `select!`: the behaviours of crossbeam-channel's tests/select.rs for senders,
-//! and what a permit adds to them.
+//! `send` cases of `select!`: crossbeam-channel's tests/select.rs for senders, and the rules of
+//! permits.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ fn no_value() -> i32 {
 
 /// crossbeam-channel tests/select.rs: smoke1, sending
 #[test]
-fn the_one_with_room_is_sent_to() {
+fn select_sends_to_the_channel_with_room() {
     watched(|| {
         let reactor = reactor();
         let (full, full_rx) = outbox(&reactor, 1);
         let (free, free_rx) = outbox(&reactor, 1);
         full.try_send(0).unwrap();
         select! { reactor;
-            send(full, 1) -> _ => panic!("there is no room here"),
+            send(full, 1) -> _ => panic!("sent to a full channel"),
             send(free, 2) -> sent => assert_eq!(sent, Ok(())),
         }
         assert_eq!((full_rx.try_recv(), free_rx.try_recv()), (Ok(0), Ok(2)));
@@ -47,7 +47,7 @@ fn an_unbounded_channel_always_has_room() {
         for n in 0..1_000 {
             select! { reactor;
                 send(endless, n) -> sent => assert_eq!(sent, Ok(())),
-                default => panic!("no room"),
+                default => panic!("no room was found"),
             }
         }
         assert!(rx.try_iter().eq(0..1_000));
@@ -56,7 +56,7 @@ fn an_unbounded_channel_always_has_room() {
 
 /// crossbeam-channel tests/select.rs: disconnected, sending
 #[test]
-fn a_channel_without_a_receiver_gives_the_value_back() {
+fn a_dropped_receiver_returns_the_value() {
     watched(|| {
         let reactor = reactor();
         for capacity in [0, 1] {
@@ -65,7 +65,7 @@ fn a_channel_without_a_receiver_gives_the_value_back() {
             drop(rx);
             for n in 0..3 {
                 select! { reactor;
-                    send(full, 100) -> _ => panic!("nobody receives here"),
+                    send(full, 100) -> _ => panic!("sent without a receiver"),
                     send(orphan, n) -> sent => assert_eq!(sent, Err(SendError(n))),
                 }
             }
@@ -73,19 +73,20 @@ fn a_channel_without_a_receiver_gives_the_value_back() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected, sending (preflight: the end beats room)
+/// crossbeam-channel tests/select.rs: disconnected, sending (preflight: a disconnection comes
+/// before room)
 #[test]
-fn room_in_a_channel_without_a_receiver_is_not_used() {
+fn room_of_a_disconnected_channel_is_unused() {
     watched(|| {
         let reactor = reactor();
         let drops = Drops::new();
         let (orphan, rx) = outbox(&reactor, 4);
         orphan.try_send(drops.message()).unwrap();
         drop(rx);
-        assert_eq!(drops.count(), 1, "what was in the channel went with the receiver");
+        assert_eq!(drops.count(), 1, "the receiver's drop must drop its messages");
         select! { reactor; send(orphan, drops.message()) -> sent => {
             assert!(sent.is_err());
-            assert_eq!(drops.count(), 1, "the value came back");
+            assert_eq!(drops.count(), 1, "the value must come back");
         }}
         assert_eq!(drops.count(), 2);
     });
@@ -93,7 +94,7 @@ fn room_in_a_channel_without_a_receiver_is_not_used() {
 
 /// crossbeam-channel tests/select.rs: disconnected, sending
 #[test]
-fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
+fn dropping_the_receiver_ends_a_senders_sleep() {
     watched(|| {
         for capacity in [0, 1] {
             let reactor = reactor();
@@ -103,9 +104,9 @@ fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
             let start = Instant::now();
             let _leaver = later(ms(30), move || drop(rx));
             select! { reactor;
-                send(full, 0) -> _ => panic!("nobody receives here"),
+                send(full, 0) -> _ => panic!("sent without a receiver"),
                 send(leaving, 7) -> sent => assert_eq!(sent, Err(SendError(7))),
-                default(LONG) => panic!("nobody said that the receiver is gone"),
+                default(LONG) => panic!("the disconnection did not wake the select"),
             }
             assert!(start.elapsed() >= ms(30));
         }
@@ -115,7 +116,7 @@ fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
 /// crossbeam-channel tests/select.rs: disconnected, sending (the receiver is an inbox of another
 /// reactor)
 #[test]
-fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
+fn dropping_an_inbox_releases_its_senders() {
     watched(|| {
         let reactor = reactor();
         let (leaving, rx) = outbox(&reactor, 0);
@@ -130,7 +131,7 @@ fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
         for n in 1..3 {
             select! { reactor;
                 send(leaving, n) -> sent => assert_eq!(sent.is_ok(), n == 1),
-                default(LONG) => panic!("not released"),
+                default(LONG) => panic!("the sender was not released"),
             }
         }
     });
@@ -146,7 +147,7 @@ fn a_full_channel_leaves_default() {
         let turn = |n| {
             select! { reactor;
                 send(bounded, n) -> sent => sent.is_ok(),
-                send(meeting, n) -> _ => panic!("nobody is there"),
+                send(meeting, n) -> _ => panic!("sent without a receiver"),
                 default => false,
             }
         };
@@ -158,9 +159,9 @@ fn a_full_channel_leaves_default() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: default, and what it must not do
+/// crossbeam-channel tests/select_macro.rs: default
 #[test]
-fn the_value_of_a_case_that_is_not_chosen_is_not_evaluated() {
+fn a_case_not_chosen_evaluates_no_value() {
     watched(|| {
         let reactor = reactor();
         let (full, _rx) = outbox::<i32>(&reactor, 0);
@@ -183,14 +184,14 @@ fn the_value_of_a_case_that_is_not_chosen_is_not_evaluated() {
 
 /// crossbeam-channel tests/select.rs: timeout, sending
 #[test]
-fn a_sender_times_out_and_then_finds_room() {
+fn a_send_may_succeed_after_a_timeout() {
     watched(|| {
         let reactor = reactor();
         let (bounded, rx) = outbox(&reactor, 1);
         bounded.try_send(0).unwrap();
         let start = Instant::now();
         select! { reactor;
-            send(bounded, 1) -> _ => panic!("it is full"),
+            send(bounded, 1) -> _ => panic!("sent to a full channel"),
             default(ms(25)) => assert!(start.elapsed() >= ms(25)),
         }
         let _receiver = later(ms(15), move || {
@@ -199,19 +200,19 @@ fn a_sender_times_out_and_then_finds_room() {
         });
         select! { reactor;
             send(bounded, 2) -> sent => assert_eq!(sent, Ok(())),
-            default(LONG) => panic!("there is room"),
+            default(LONG) => panic!("no room was found"),
         }
     });
 }
 
 /// crossbeam-channel tests/select.rs: timeout at a rendezvous
 #[test]
-fn an_offer_that_timed_out_is_withdrawn() {
+fn an_expired_offer_is_withdrawn() {
     watched(|| {
         let reactor = reactor();
         let (meeting, rx) = outbox(&reactor, 0);
         select! { reactor;
-            send(meeting, 1) -> _ => panic!("nobody is there"),
+            send(meeting, 1) -> _ => panic!("sent without a receiver"),
             default(ms(5)) => {}
         }
         assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
@@ -221,7 +222,7 @@ fn an_offer_that_timed_out_is_withdrawn() {
 
 /// crossbeam-channel tests/select.rs: unblocks, sending
 #[test]
-fn a_receiver_at_any_case_ends_the_sleep_of_a_sender() {
+fn a_receiver_at_any_case_ends_the_sleep() {
     watched(|| {
         let reactor = reactor();
         let (meeting, rx0) = outbox(&reactor, 0);
@@ -241,7 +242,7 @@ fn a_receiver_at_any_case_ends_the_sleep_of_a_sender() {
             select! { reactor;
                 send(meeting, n) -> sent => assert_eq!((sent, n % 2), (Ok(()), 0)),
                 send(bounded, n) -> sent => assert_eq!((sent, n % 2), (Ok(()), 1)),
-                default(LONG) => panic!("not woken"),
+                default(LONG) => panic!("the select was not woken"),
             }
         }
         drop(go);
@@ -264,12 +265,12 @@ fn a_turn_either_sends_or_receives() {
                 send(to, 2) -> sent => done[0] = sent.is_ok(),
                 recv(from) -> n => done[1] = n == Ok(1),
             }
-            assert_eq!(rx.len() + 1 - from.len(), turn, "one of them a turn");
+            assert_eq!(rx.len() + 1 - from.len(), turn, "a turn must run one case");
         }
         assert_eq!(done, [true; 2]);
         select! { reactor;
-            send(to, 3) -> _ => panic!("it is full"),
-            recv(from) -> _ => panic!("it is empty"),
+            send(to, 3) -> _ => panic!("sent to a full channel"),
+            recv(from) -> _ => panic!("received from an empty channel"),
             default => {}
         }
     });
@@ -297,7 +298,7 @@ fn one_outbox_may_have_many_cases() {
 
 /// crossbeam-channel tests/select.rs: duplicate_operations, blocking on a rendezvous
 #[test]
-fn many_offers_of_one_party_are_accepted_once() {
+fn equal_rendezvous_offers_are_accepted_once() {
     watched(|| {
         let (tx, rx) = channel::bounded(0);
         let _sender = aside(move || {
@@ -327,14 +328,14 @@ fn arms_and_values_may_select_again() {
                 2
             }) -> sent => sent.unwrap() }
         }}
-        // The permit of the outer case is no place in the order: the inner value is first.
+        // A permit reserves no place in the order, so the inner value comes first.
         assert!(rx.try_iter().eq(0..3));
     });
 }
 
 /// crossbeam-channel tests/select.rs: loop_try, sending
 #[test]
-fn who_tries_to_send_in_a_loop_meets_who_waits() {
+fn a_default_loop_meets_a_blocked_receiver() {
     watched(|| {
         let reactor = reactor();
         for round in 0..20 {
@@ -362,16 +363,16 @@ fn who_tries_to_send_in_a_loop_meets_who_waits() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: two who try
+/// crossbeam-channel tests/select.rs: two parties that do not block
 #[test]
-fn two_who_only_try_do_not_meet_at_a_rendezvous() {
+fn two_default_loops_never_meet() {
     watched(|| {
         let reactor = reactor();
         let (meeting, rx) = outbox(&reactor, 0);
         let other = reactor.register(rx).unwrap();
         for _ in 0..100 {
-            select! { reactor; send(meeting, 0) -> _ => panic!("nobody blocks"), default => {} }
-            select! { reactor; recv(other) -> _ => panic!("nobody blocks"), default => {} }
+            select! { reactor; send(meeting, 0) -> _ => panic!("a poll was met"), default => {} }
+            select! { reactor; recv(other) -> _ => panic!("a poll was met"), default => {} }
             assert_eq!(meeting.try_send(0), Err(TrySendError::Full(0)));
             assert_eq!(other.try_recv(), Err(TryRecvError::Empty));
         }
@@ -380,7 +381,7 @@ fn two_who_only_try_do_not_meet_at_a_rendezvous() {
 
 /// crossbeam-channel tests/select.rs: stress_send
 #[test]
-fn a_sender_between_two_channels_loses_nothing() {
+fn sends_to_two_channels_lose_nothing() {
     const COUNT: u32 = 4_000;
     watched(|| {
         let reactor = reactor();
@@ -401,7 +402,7 @@ fn a_sender_between_two_channels_loses_nothing() {
 
 /// crossbeam-channel tests/select.rs: stress_mixed
 #[test]
-fn two_reactors_send_and_receive_in_one_select() {
+fn two_reactors_send_and_receive_in_select() {
     const COUNT: u32 = 3_000;
     for capacity in [0, 1, 4] {
         watched(move || {
@@ -413,7 +414,7 @@ fn two_reactors_send_and_receive_in_one_select() {
                     let (to, from) = (reactor.register(tx).unwrap(), reactor.register(rx).unwrap());
                     let (mut sent, mut received) = (0, 0);
                     while sent < COUNT || received < COUNT {
-                        // Who has done its part leaves the case out.
+                        // A finished direction leaves its case out.
                         let to = (sent < COUNT).then_some(&to);
                         let from = (received < COUNT).then_some(&from);
                         select! { reactor;
@@ -437,7 +438,7 @@ fn two_reactors_send_and_receive_in_one_select() {
 
 /// crossbeam-channel tests/select.rs: stress_timeout, sending
 #[test]
-fn offers_that_time_out_while_they_are_accepted_lose_nothing() {
+fn timeouts_racing_accepts_lose_nothing() {
     const COUNT: u64 = 200;
     watched(|| {
         let reactor = reactor();
@@ -466,30 +467,30 @@ fn offers_that_time_out_while_they_are_accepted_lose_nothing() {
     });
 }
 
-/// crossbeam-channel tests/zero.rs, Go runtime/chan_test.go: TestSelfSelect (a party does not meet
+/// crossbeam-channel tests/zero.rs, Go runtime/chan_test.go: TestSelfSelect (a select does not meet
 /// itself)
 #[test]
-fn the_two_sides_of_one_select_do_not_meet() {
+fn a_select_does_not_meet_itself() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 0);
         let from = reactor.register(rx).unwrap();
         for _ in 0..50 {
             select! { reactor;
-                send(to, 1) -> _ => panic!("it met itself"),
-                recv(from) -> _ => panic!("it met itself"),
+                send(to, 1) -> _ => panic!("the select met itself"),
+                recv(from) -> _ => panic!("the select met itself"),
                 default => {}
             }
         }
         select! { reactor;
-            send(to, 1) -> _ => panic!("it met itself"),
-            recv(from) -> _ => panic!("it met itself"),
+            send(to, 1) -> _ => panic!("the select met itself"),
+            recv(from) -> _ => panic!("the select met itself"),
             default(ms(20)) => {}
         }
         let sender = to.sender().clone();
         let helper = thread::spawn(move || sender.send(2));
         select! { reactor;
-            send(to, 1) -> _ => panic!("it met itself"),
+            send(to, 1) -> _ => panic!("the select met itself"),
             recv(from) -> n => assert_eq!(n, Ok(2)),
         }
         helper.join().unwrap().unwrap();
@@ -498,7 +499,7 @@ fn the_two_sides_of_one_select_do_not_meet() {
 
 /// crossbeam-channel tests/select.rs: both sides of one buffered channel
 #[test]
-fn one_select_may_fill_and_drain_the_same_buffer() {
+fn one_select_may_fill_and_drain_a_buffer() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 1);
@@ -516,7 +517,7 @@ fn one_select_may_fill_and_drain_the_same_buffer() {
 
 /// crossbeam-channel tests/select.rs: two parties with the same two channels
 #[test]
-fn an_offer_at_several_channels_is_accepted_at_one() {
+fn an_offer_at_two_channels_is_accepted_once() {
     watched(|| {
         for round in 0..100 {
             let reactor = reactor();
@@ -545,9 +546,9 @@ fn an_offer_at_several_channels_is_accepted_at_one() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: two senders meet one receiver that waits at both channels
+/// crossbeam-channel tests/select.rs: two senders and one receiver that waits at both channels
 #[test]
-fn a_receiver_at_several_channels_is_given_one_value() {
+fn a_receiver_at_two_channels_gets_one_value() {
     watched(|| {
         for _ in 0..100 {
             let reactor = reactor();
@@ -563,13 +564,13 @@ fn a_receiver_at_several_channels_is_given_one_value() {
             assert_eq!(
                 sent.iter().filter(|&&sent| sent).count(),
                 1,
-                "the other one gets its value back"
+                "the other sender must get its value back"
             );
         }
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_send (a send case against a bare receive)
+/// crossbeam-channel tests/select.rs: stress_send (a send case and a bare receive)
 #[test]
 fn a_send_case_meets_a_bare_receive() {
     watched(|| {
@@ -597,7 +598,7 @@ fn a_send_case_meets_a_bare_receive() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_mixed (a send case against a recv case)
+/// crossbeam-channel tests/select.rs: stress_mixed (a send case and a recv case)
 #[test]
 fn a_send_case_meets_a_recv_case() {
     watched(|| {
@@ -627,10 +628,9 @@ fn a_send_case_meets_a_recv_case() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_mixed (a send with a timeout against a recv case with
-/// one)
+/// crossbeam-channel tests/select.rs: stress_mixed (a send and a recv case, both with a timeout)
 #[test]
-fn two_impatient_parties_agree_on_what_was_sent() {
+fn short_timeouts_agree_on_each_send() {
     watched(|| {
         let (tx, rx) = channel::bounded(0);
         let stop = Arc::new(AtomicBool::new(false));
@@ -660,7 +660,7 @@ fn two_impatient_parties_agree_on_what_was_sent() {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        // What was under way when the sender stopped was received or not, but both say the same.
+        // The last send may succeed or fail. Both parties must agree on it.
         loop {
             select! { reactor;
                 recv(from) -> n => match n {
@@ -675,7 +675,7 @@ fn two_impatient_parties_agree_on_what_was_sent() {
 
 /// DESIGN 3.12, after crossbeam-channel tests/select_macro.rs: panic_sender
 #[test]
-fn a_value_that_panics_gives_its_room_back() {
+fn a_panicking_value_returns_its_room() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 1);
@@ -683,15 +683,15 @@ fn a_value_that_panics_gives_its_room_back() {
             select! { reactor; send(to, no_value()) -> _ => {} }
         });
         assert!(rx.is_empty());
-        assert_eq!(to.try_send(1), Ok(()), "the room is there again");
-        assert_eq!(to.try_send(2), Err(TrySendError::Full(2)), "and not twice");
+        assert_eq!(to.try_send(1), Ok(()), "the room was not returned");
+        assert_eq!(to.try_send(2), Err(TrySendError::Full(2)), "the room was returned twice");
         assert_eq!(rx.try_recv(), Ok(1));
     });
 }
 
 /// DESIGN 3.12
 #[test]
-fn a_value_that_leaves_by_a_question_mark_gives_its_room_back() {
+fn a_value_that_fails_returns_its_room() {
     fn send_parsed(
         reactor: &Reactor,
         to: &Outbox<i32>,
@@ -713,7 +713,7 @@ fn a_value_that_leaves_by_a_question_mark_gives_its_room_back() {
 
 /// DESIGN 3.12
 #[test]
-fn a_value_that_breaks_or_continues_gives_its_room_back() {
+fn a_value_that_breaks_returns_its_room() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 2);
@@ -736,7 +736,7 @@ fn a_value_that_breaks_or_continues_gives_its_room_back() {
 
 /// DESIGN 3.12
 #[test]
-fn a_value_that_returns_gives_its_room_back() {
+fn a_value_that_returns_returns_its_room() {
     fn send_len(reactor: &Reactor, to: &Outbox<usize>, text: &str) -> &'static str {
         select! { reactor;
             send(to, if text.is_empty() { return "gave up" } else { text.len() }) -> _ => "sent",
@@ -753,7 +753,7 @@ fn a_value_that_returns_gives_its_room_back() {
 
 /// DESIGN 3.12, at a rendezvous
 #[test]
-fn a_receiver_that_was_promised_a_value_and_gets_none_waits_on() {
+fn a_receiver_waits_on_after_a_refused_value() {
     watched(|| {
         for recv_case in [false, true] {
             let reactor = reactor();
@@ -775,7 +775,7 @@ fn a_receiver_that_was_promised_a_value_and_gets_none_waits_on() {
                 });
             }
             select! { reactor; send(meeting, 1) -> sent => assert_eq!(sent, Ok(())) }
-            // The last sender breaks its promise and goes: that is the end, not a hang.
+            // After the last sender's refused value and its drop the receiver gets an error.
             ::support::panic_text(|| {
                 select! { reactor; send(meeting, no_value()) -> _ => {} }
             });
@@ -787,7 +787,7 @@ fn a_receiver_that_was_promised_a_value_and_gets_none_waits_on() {
 
 /// DESIGN 3.12, at a rendezvous
 #[test]
-fn a_receiver_whose_promise_was_broken_is_free_for_others() {
+fn a_refused_value_frees_the_receiver_for_others() {
     watched(|| {
         let (tx, rx) = channel::bounded(0);
         let other = tx.clone();
@@ -807,14 +807,14 @@ fn a_receiver_whose_promise_was_broken_is_free_for_others() {
 
 /// DESIGN 3.12
 #[test]
-fn a_permit_is_not_stolen() {
+fn no_sender_takes_a_permits_room() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 1);
         let thief = to.sender().clone();
         select! { reactor;
             send(to, {
-                assert_eq!(thief.try_send(9), Err(TrySendError::Full(9)), "the room is taken");
+                assert_eq!(thief.try_send(9), Err(TrySendError::Full(9)), "room was taken");
                 assert!(thief.is_full() && thief.is_empty());
                 1
             }) -> sent => assert_eq!(sent, Ok(())),
@@ -825,7 +825,7 @@ fn a_permit_is_not_stolen() {
 
 /// DESIGN 3.12
 #[test]
-fn a_permit_holds_nobody_up() {
+fn a_permit_blocks_no_other_sender() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 3);
@@ -833,7 +833,8 @@ fn a_permit_holds_nobody_up() {
         let messages = reactor.register(rx).unwrap();
         select! { reactor;
             send(to, {
-                // Another thread sends, and this one receives it, while the permit is out.
+                // While the permit is held, another thread sends, and this thread receives the
+                // message.
                 let other = other.clone();
                 thread::spawn(move || {
                     other.send(1).unwrap();
@@ -852,7 +853,7 @@ fn a_permit_holds_nobody_up() {
 
 /// DESIGN 3.12
 #[test]
-fn room_that_is_given_back_wakes_a_sender_that_waits_for_it() {
+fn returned_room_wakes_a_blocked_sender() {
     watched(|| {
         for case in [false, true] {
             let reactor = reactor();
@@ -875,10 +876,10 @@ fn room_that_is_given_back_wakes_a_sender_that_waits_for_it() {
                     send(to, {
                         let waiter = thread::spawn(sender);
                         until(|| waiting.load(Ordering::SeqCst));
-                        thread::sleep(ms(20)); // now it sleeps, most likely
+                        thread::sleep(ms(20)); // by now the sender sleeps, most likely
                         assert!(rx.is_empty());
                         if waiter.is_finished() { 0 } else { break 'given_up waiter }
-                    }) -> _ => panic!("the other one found room where there was none"),
+                    }) -> _ => panic!("the other sender found room in a full channel"),
                 }
             };
             assert_eq!(rx.recv_timeout(LONG), Ok(7));
@@ -889,7 +890,7 @@ fn room_that_is_given_back_wakes_a_sender_that_waits_for_it() {
 
 /// DESIGN 3.12
 #[test]
-fn a_receiver_that_goes_while_the_value_is_made_gives_it_back() {
+fn a_receiver_dropped_during_evaluation_returns_the_value() {
     watched(|| {
         let reactor = reactor();
         for capacity in [1, 3] {
@@ -908,7 +909,7 @@ fn a_receiver_that_goes_while_the_value_is_made_gives_it_back() {
 
 /// DESIGN 3.12
 #[test]
-fn a_receiver_that_goes_while_a_promise_is_made_to_it_waits_for_the_value() {
+fn a_late_rendezvous_value_is_received_or_returned() {
     watched(|| {
         let reactor = reactor();
         let drops = Drops::new();
@@ -916,12 +917,11 @@ fn a_receiver_that_goes_while_a_promise_is_made_to_it_waits_for_the_value() {
         let receiver = thread::spawn(move || rx.recv_timeout(ms(20)).is_ok());
         let sent = select! { reactor;
             send(meeting, {
-                thread::sleep(ms(40)); // beyond the time the receiver has
+                thread::sleep(ms(40)); // longer than the receiver's timeout
                 drops.message()
             }) -> sent => sent.is_ok(),
         };
-        // Whether they met in time is up to the machine; but both know it, and the value exists
-        // once.
+        // The parties may meet in time or not. Both know the result, and the value exists once.
         assert_eq!(receiver.join().unwrap(), sent);
         assert_eq!(drops.count(), 1);
     });
@@ -929,7 +929,7 @@ fn a_receiver_that_goes_while_a_promise_is_made_to_it_waits_for_the_value() {
 
 /// crossbeam-channel tests/mpsc.rs and select.rs: several competing senders
 #[test]
-fn senders_of_every_kind_compete_and_lose_nothing() {
+fn competing_senders_of_every_kind_lose_nothing() {
     const COUNT: u32 = 500;
     watched(|| {
         for capacity in [0, 1, 3] {
@@ -952,7 +952,7 @@ fn senders_of_every_kind_compete_and_lose_nothing() {
             drop(tx);
             let mut next = [0; 4];
             for (id, n) in &rx {
-                assert_eq!(n, next[id as usize], "each sender's messages are in order");
+                assert_eq!(n, next[id as usize], "the messages of a sender were reordered");
                 next[id as usize] += 1;
             }
             assert_eq!(next, [COUNT; 4]);
@@ -960,9 +960,9 @@ fn senders_of_every_kind_compete_and_lose_nothing() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: several competing senders, some of which change their mind
+/// crossbeam-channel tests/select.rs: competing senders, some of which return their permits
 #[test]
-fn permits_that_are_given_back_under_competition_leave_the_room_right() {
+fn competing_returned_permits_keep_the_room_exact() {
     const COUNT: u32 = 400;
     watched(|| {
         for capacity in [0, 1, 2] {
@@ -994,7 +994,7 @@ fn permits_that_are_given_back_under_competition_leave_the_room_right() {
                 next[id as usize] += 1;
             }
             threads.into_iter().for_each(|thread| thread.join().unwrap());
-            // As much room as in the beginning.
+            // The channel has as much room as at the start.
             (0..capacity).for_each(|_| tx.try_send((0, 0)).unwrap());
             assert!(tx.try_send((0, 0)).is_err_and(|refused| refused.is_full()));
         }
@@ -1003,7 +1003,7 @@ fn permits_that_are_given_back_under_competition_leave_the_room_right() {
 
 /// crossbeam-channel tests/select.rs: fairness_send2
 #[test]
-fn outboxes_with_room_have_the_same_chance() {
+fn outboxes_with_room_have_equal_chances() {
     const COUNT: usize = 5_000;
     watched(|| {
         let reactor = reactor();
@@ -1031,7 +1031,7 @@ fn outboxes_with_room_have_the_same_chance() {
 
 /// crossbeam-channel tests/select.rs: linearizable_default, sending
 #[test]
-fn default_never_wins_over_room_that_nobody_takes() {
+fn default_never_beats_free_room() {
     watched(|| {
         let reactor = reactor();
         let (steady, rx) = outbox(&reactor, 1);
@@ -1040,7 +1040,7 @@ fn default_never_wins_over_room_that_nobody_takes() {
         let stopped = stop.clone();
         let other = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // This case comes and goes while the other one stays ready.
+                // The noisy channel changes while the other channel stays ready.
                 let _ = noise.try_recv();
             }
         });
@@ -1062,13 +1062,13 @@ fn default_never_wins_over_room_that_nobody_takes() {
         }
         stop.store(true, Ordering::Relaxed);
         other.join().unwrap();
-        assert_eq!(missed, 0, "there was room all the time");
+        assert_eq!(missed, 0, "free room was missed");
     });
 }
 
-/// crossbeam-channel tests/select.rs: channel_through_channel (a request with a way back)
+/// crossbeam-channel tests/select.rs: channel_through_channel (a request with a reply channel)
 #[test]
-fn an_answer_comes_back_through_a_channel_that_was_sent() {
+fn a_reply_comes_through_a_sent_channel() {
     watched(|| {
         let (requests, rx) = channel::bounded::<(u32, Sender<u32>)>(0);
         let _server = aside(move || {
@@ -1112,7 +1112,7 @@ fn an_arm_may_drop_the_last_sender() {
 
 /// crossbeam-channel tests/select.rs: send and try_send of one sender
 #[test]
-fn bare_sends_and_cases_take_turns_in_order() {
+fn bare_sends_and_cases_keep_order() {
     watched(|| {
         let reactor = reactor();
         let (to, rx) = outbox(&reactor, 8);
@@ -1127,7 +1127,7 @@ fn bare_sends_and_cases_take_turns_in_order() {
 
 /// crossbeam-channel tests/select.rs: values are dropped once
 #[test]
-fn every_value_is_dropped_once_whatever_became_of_it() {
+fn every_send_value_is_dropped_once() {
     watched(|| {
         let reactor = reactor();
         let drops = Drops::new();
@@ -1136,7 +1136,7 @@ fn every_value_is_dropped_once_whatever_became_of_it() {
             select! { reactor; send(to, drops.message()) -> sent => assert!(sent.is_ok()) }
         }
         select! { reactor; send(to, drops.message()) -> _ => panic!(), default => {} }
-        assert_eq!(drops.count(), 0, "the one for the full channel never was");
+        assert_eq!(drops.count(), 0, "the value for the full channel was evaluated");
         drop(rx.recv());
         assert_eq!(drops.count(), 1);
         drop(rx);

@@ -1,4 +1,4 @@
-//! What the select tests share: a watchdog, and short ways to registered channels.
+//! Helpers for the select tests: a watchdog, and functions that make registered channels.
 
 use std::panic;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,8 +10,8 @@ use support::thread;
 
 pub use support::{aside, later};
 
-/// Runs `body` on a thread of its own and fails when it has not come back after ten minutes: a lost
-/// wake-up is a failure, not a hang.
+/// Runs `body` on a thread of its own. Fails if `body` has not returned after ten minutes, so that
+/// a lost wake-up is a failure and not a hang.
 pub fn watched(body: impl FnOnce() + Send + 'static) {
     watch(Box::new(body));
 }
@@ -28,18 +28,18 @@ fn watch(body: Box<dyn FnOnce() + Send>) {
     }
 }
 
-/// A channel whose receiver is registered.
+/// Makes a channel whose receiver is registered.
 pub fn inbox<T>(reactor: &Reactor, capacity: usize) -> (Sender<T>, Inbox<T>) {
     reactor.channel(capacity).unwrap()
 }
 
-/// A channel whose first sender is registered.
+/// Makes a channel whose first sender is registered.
 pub fn outbox<T>(reactor: &Reactor, capacity: usize) -> (Outbox<T>, Receiver<T>) {
     let (tx, rx) = channel::bounded(capacity);
     (reactor.register(tx).unwrap(), rx)
 }
 
-/// Waits for a condition that another thread brings about and that nothing announces.
+/// Polls a condition until another thread has made the condition true.
 pub fn until(condition: impl Fn() -> bool) {
     while !condition() {
         thread::sleep(Duration::from_millis(1));

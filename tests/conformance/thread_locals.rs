@@ -1,4 +1,4 @@
-//! Use while a thread is being torn down: crossbeam-channel's tests/thread_locals.rs.
+//! Calls during the destruction of thread-locals: crossbeam-channel's tests/thread_locals.rs.
 
 use std::cell::RefCell;
 use std::sync::mpsc;
@@ -21,8 +21,8 @@ impl Drop for AtExit {
     }
 }
 
-/// Runs `last` in the destructor of a thread-local that was made before all those of the crate, so
-/// that it is destroyed after them.
+/// Runs `last` in the destructor of a thread-local. This thread-local is made before those of the
+/// crate, so it is destroyed after them.
 fn at_exit<R: Send + 'static>(
     work: impl FnOnce() + Send + 'static,
     last: impl FnOnce() -> R + Send + 'static,
@@ -35,7 +35,7 @@ fn at_exit<R: Send + 'static>(
         });
         work();
     });
-    // A panic in there would end the process, so what is found is judged here.
+    // A panic in that thread would end the process, so the result is checked here.
     let found = rx.recv().unwrap();
     thread.join().unwrap();
     found
@@ -43,7 +43,7 @@ fn at_exit<R: Send + 'static>(
 
 /// crossbeam-channel tests/thread_locals.rs: use_while_exiting
 #[test]
-fn a_select_in_a_thread_locals_destructor_waits_as_ever() {
+fn select_waits_in_a_thread_local_destructor() {
     let (tx, rx) = channel::unbounded::<i32>();
     let _sender = later(ms(20), move || tx.send(1).unwrap());
     let work = move || assert_eq!(rx.recv(), Ok(1));
@@ -60,8 +60,8 @@ fn a_select_in_a_thread_locals_destructor_waits_as_ever() {
 /// crossbeam-channel tests/thread_locals.rs: use_while_exiting, for calls that wait without a
 /// reactor
 #[test]
-fn blocking_calls_in_a_thread_locals_destructor_wait_as_ever() {
-    // The work uses what the crate keeps for a thread, so that it is destroyed by then.
+fn blocking_calls_wait_in_a_thread_local_destructor() {
+    // The work uses the crate's thread-locals, so they are destroyed before `last` runs.
     let meet = || {
         let (tx, rx) = channel::bounded(0);
         let timeouts = (tx.send_timeout(1, ms(2)), rx.recv_timeout(ms(2)));

@@ -1,5 +1,5 @@
-//! Tickers: crossbeam-channel's tests/tick.rs, with `every` in a `select!`. On a virtual clock
-//! wherever the wall's is not the point.
+//! Tickers: crossbeam-channel's tests/tick.rs, with `every` in a `select!`. The clock is virtual
+//! where wall time is not the subject.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ fn tick(at_ms: u64, missed: u64) -> Tick {
 
 /// crossbeam-channel tests/tick.rs: fire
 #[test]
-fn it_fires_again_and_again_and_not_early() {
+fn a_ticker_ticks_repeatedly_and_never_early() {
     let reactor = reactor();
     let start = Instant::now();
     let ticker = reactor.every(ms(5)).unwrap();
@@ -28,14 +28,14 @@ fn it_fires_again_and_again_and_not_early() {
 
 /// crossbeam-channel tests/tick.rs: intervals
 #[test]
-fn the_grid_is_kept_when_the_receiver_is_late() {
+fn a_late_receiver_keeps_the_grid() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(50)).unwrap();
     assert_eq!(next(&reactor, &ticker), tick(50, 0));
     sim.advance(ms(10));
     assert_eq!(next(&reactor, &ticker), tick(100, 0));
     sim.advance(ms(120));
-    // Late for 150 and 200; 250 is still to come.
+    // The ticks of 150 and 200 are late; 250 is in the future.
     assert_eq!(next(&reactor, &ticker), tick(150, 1));
     assert_eq!(next(&reactor, &ticker), tick(250, 0));
     assert_eq!(next(&reactor, &ticker), tick(300, 0));
@@ -44,7 +44,7 @@ fn the_grid_is_kept_when_the_receiver_is_late() {
 
 /// crossbeam-channel tests/tick.rs: capacity, len_empty_full
 #[test]
-fn however_late_one_tick_is_pending_at_most() {
+fn at_most_one_tick_is_pending() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(50)).unwrap();
     sim.advance(ms(50) * 1_000);
@@ -55,7 +55,7 @@ fn however_late_one_tick_is_pending_at_most() {
 
 /// crossbeam-channel tests/tick.rs: try_recv
 #[test]
-fn nothing_is_there_between_two_ticks() {
+fn a_ticker_is_not_ready_between_ticks() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(200)).unwrap();
     assert_eq!(poll(&reactor, &ticker), None);
@@ -70,7 +70,7 @@ fn nothing_is_there_between_two_ticks() {
 
 /// crossbeam-channel tests/tick.rs: recv
 #[test]
-fn waiting_for_the_next_tick_takes_what_is_left_of_the_period() {
+fn a_wait_lasts_until_the_next_tick() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(50)).unwrap();
     next(&reactor, &ticker);
@@ -82,7 +82,7 @@ fn waiting_for_the_next_tick_takes_what_is_left_of_the_period() {
 
 /// crossbeam-channel tests/tick.rs: recv_timeout
 #[test]
-fn a_timeout_between_two_ticks_changes_neither() {
+fn a_timeout_between_ticks_changes_no_tick() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(200)).unwrap();
     assert_eq!(within(&reactor, &ticker, ms(100)), None);
@@ -94,7 +94,7 @@ fn a_timeout_between_two_ticks_changes_neither() {
 
 /// crossbeam-channel tests/tick.rs: recv_two
 #[test]
-fn two_tickers_each_keep_their_pace() {
+fn two_tickers_keep_their_own_periods() {
     let (reactor, sim) = sim();
     let (fast, slow) = (reactor.every(ms(50)).unwrap(), reactor.every(ms(75)).unwrap());
     let mut hits = [0; 2];
@@ -107,9 +107,9 @@ fn two_tickers_each_keep_their_pace() {
     assert_eq!(hits, [74, 49]);
 }
 
-/// crossbeam-channel tests/tick.rs: recv_race, of cases in the place of threads
+/// crossbeam-channel tests/tick.rs: recv_race, with cases instead of threads
 #[test]
-fn of_several_cases_on_one_ticker_one_gets_each_tick() {
+fn each_tick_goes_to_one_case() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(50)).unwrap();
     let mut hits = [0; 2];
@@ -132,14 +132,14 @@ fn a_pending_tick_beats_the_default() {
         sim.advance(ms(1));
         select! { reactor;
             recv(ticker) -> got => assert_eq!(got, tick(n, 0)),
-            default => panic!("a tick was not seen"),
+            default => panic!("a pending tick was missed"),
         }
     }
 }
 
 /// crossbeam-channel tests/tick.rs: select
 #[test]
-fn a_ticker_a_timer_and_a_channel_in_one_loop() {
+fn one_loop_serves_ticker_timer_and_channel() {
     let (reactor, sim) = sim();
     let (tx, inbox) = reactor.channel(10).unwrap();
     let ticker = reactor.every(ms(10)).unwrap();
@@ -211,10 +211,10 @@ fn cases_on_the_same_ticker_are_chosen_equally() {
     assert!(hits.iter().all(|&n| n >= COUNT / 10), "{hits:?}");
 }
 
-/// crossbeam-channel tests/select.rs: linearizable_default, of a ticker that is reset in its own
+/// crossbeam-channel tests/select.rs: linearizable_default, with a ticker that is reset in its own
 /// arm
 #[test]
-fn a_tick_may_move_its_own_ticker() {
+fn an_arm_may_reset_its_own_ticker() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     for period in [20, 30, 40] {

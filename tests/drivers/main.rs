@@ -1,9 +1,9 @@
-//! One suite for every driver: what a loop is promised holds whatever it waits through.
+//! One suite for every driver: the promises to a loop hold with each driver.
 //!
-//! A test is a function of how to make the reactor. Those of the first list run in virtual time,
-//! too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
+//! A test is a function of the reactor's constructor. The tests of the first list run in virtual
+//! time, too. `foreign.rs` tests the sources of mio and polling on their pollers.
 #![cfg(in_repository)]
-// Where no kqueue can be waited for (build.rs) there is nothing to test.
+// The tests are left out where a kqueue cannot be nested (build.rs).
 #![cfg(not(flat))]
 
 // The driver of the example, which has neither edges nor a timer.
@@ -40,7 +40,7 @@ fn simulated() -> Reactor {
     support::on(Sim::new())
 }
 
-/// With faults, as all reactors of tests have with `POLLMUX_TEST_FAULTS`.
+/// A driver with faults, like those of all tests with `POLLMUX_TEST_FAULTS`.
 fn faulty() -> Reactor {
     let native = pollmux::driver::Native::new().unwrap();
     Reactor::with_driver(support::faulty::faulty(native, Faults::new(3))).unwrap()
@@ -72,28 +72,28 @@ macro_rules! tests_on {
     )*};
 }
 
-/// What needs no real time, no other threads and no fds.
+/// The tests that need no real time, no other threads and no fds.
 macro_rules! in_any_time {
     ($new:ident) => {
         tests_on! { $new:
             a_timer_fires_once_and_never_early
-            timers_are_reported_in_the_order_of_their_deadlines
-            a_stopped_or_reset_timer_leaves_nothing_behind
-            a_timer_due_at_once_is_seen_without_waiting
-            an_earlier_deadline_ends_the_sleep_in_time
-            a_stale_deadline_wakes_nobody_early
+            timers_are_reported_in_deadline_order
+            a_stopped_or_reset_timer_leaves_no_value
+            a_due_timer_beats_default
+            an_earlier_deadline_ends_the_sleep
+            a_later_reset_is_not_early
             a_ticker_keeps_its_grid
             a_restarted_ticker_counts_from_now
-            messages_of_the_same_thread_come_in_order
+            messages_of_one_thread_come_in_order
             a_send_case_waits_for_room
             a_default_with_a_timeout_is_not_early
-            a_wait_reports_a_key_until_the_source_is_drained
-            a_wait_with_a_timeout_ends_with_nothing
-            callbacks_run_while_the_loop_waits
-            what_is_posted_runs_and_a_wake_ends_one_wait
+            wait_reports_a_key_until_drained
+            a_timed_out_wait_reports_nothing
+            callbacks_run_during_a_wait
+            posts_run_and_a_wake_ends_one_wait
             a_blocking_sleep_lasts
-            a_dynamic_select_finds_what_is_ready
-            a_fresh_reading_is_on_the_timers_clock
+            a_dynamic_select_finds_each_ready_source
+            fresh_now_uses_the_timers_clock
         }
     };
 }
@@ -102,18 +102,18 @@ macro_rules! in_any_time {
 macro_rules! with_fds {
     ($new:ident) => {
         tests_on! { $new:
-            an_fd_that_is_ready_and_left_alone_costs_no_turns
-            an_fd_is_not_starved_by_a_channel_that_is_always_ready
-            the_end_of_the_peer_is_reported
-            interest_can_be_changed_also_by_a_callback
-            reading_and_writing_are_told_apart
-            an_fd_in_level_mode_is_reported_while_it_is_ready
-            an_fd_in_one_shot_mode_is_reported_once
-            an_fd_registered_twice_is_given_back
-            a_dropped_fd_says_nothing_to_the_one_that_gets_its_number
-            two_thousand_ready_fds_arrive_once_each
-            an_os_timer_that_was_reset_says_nothing_of_before
-            os_timers_fire_again_and_again
+            an_ignored_ready_fd_costs_no_turns
+            a_busy_channel_does_not_starve_an_fd
+            a_closed_peer_is_reported
+            interest_can_change_in_a_callback
+            readable_and_writable_are_distinguished
+            a_level_fd_is_reported_while_ready
+            a_one_shot_fd_is_reported_once
+            a_second_registration_of_an_fd_fails
+            a_reused_fd_number_gets_no_old_event
+            two_thousand_ready_fds_are_reported_once_each
+            a_reset_os_timer_gives_no_old_firing
+            os_timers_fire_repeatedly
         }
     };
 }
@@ -123,16 +123,16 @@ macro_rules! in_real_time {
     ($new:ident) => {
         tests_on! { $new:
             messages_of_other_threads_arrive_once_each
-            a_rendezvous_with_another_thread_takes_place
-            every_kind_of_call_from_another_thread_ends_a_sleep
-            a_timer_is_reset_and_stopped_from_another_thread
-            an_fd_is_ready_when_something_came_and_until_it_is_drained
-            a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
-            what_another_reactor_waits_for_is_refused
+            a_rendezvous_works_with_another_thread
+            calls_from_another_thread_end_a_sleep
+            a_remote_resets_and_stops_timers
+            an_fd_is_ready_until_drained
+            a_busy_loop_without_fds_never_polls
+            sources_of_another_reactor_are_refused
             signals_arrive
-            signals_neither_shorten_a_wait_nor_swallow_a_wake_up
-            the_end_of_a_child_arrives
-            everything_in_one_select
+            signals_do_not_affect_waits_or_wake_ups
+            a_childs_exit_is_reported
+            one_select_serves_every_kind_of_source
         }
     };
 }
@@ -160,7 +160,7 @@ mod on_a_faulty_driver {
     in_real_time!(faulty);
 }
 
-mod on_a_driver_of_ones_own {
+mod on_a_custom_driver {
     use super::*;
 
     in_any_time!(custom);
@@ -187,22 +187,21 @@ mod on_polling_poller {
 }
 
 #[cfg(any(feature = "mio", feature = "polling"))]
-mod theirs;
+mod foreign;
 
 type New = fn() -> Reactor;
 
-/// Nothing comes for a while that is long for a kernel, and the loop sleeps meanwhile.
+/// Asserts that no event comes for 10 ms, and that the loop sleeps meanwhile.
 #[track_caller]
-fn is_quiet(reactor: &Reactor, source: &impl Source) {
+fn assert_quiet(reactor: &Reactor, source: &impl Source) {
     let sleeps = || {
         let before = reactor.stats();
-        select! { reactor; recv(source) -> _ => panic!("something came"), default(ms(10)) => {} }
-        // The sleep; one that was too short for some reason, and an edge that means nothing any
-        // more.
+        select! { reactor; recv(source) -> _ => panic!("an event came"), default(ms(10)) => {} }
+        // A full sleep, a sleep that was too short, and a sleep that an old edge ended.
         (reactor.stats() - before).waits <= 4
     };
-    // With faults now and then more waits are too short.
-    assert!((0..20).any(|_| sleeps()), "the loop does not sleep: {}", reactor.stats());
+    // With faults more waits are too short at times.
+    assert!((0..20).any(|_| sleeps()), "the loop did not sleep: {}", reactor.stats());
 }
 
 use support::keys as key_list;
@@ -217,13 +216,13 @@ fn a_timer_fires_once_and_never_early(new: New) {
         select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
         assert!(reactor.now() >= due, "{delay:?}");
         select! { reactor;
-            recv(timer) -> _ => panic!("twice"),
+            recv(timer) -> _ => panic!("fired twice"),
             default(Duration::from_micros(100)) => {}
         }
     }
 }
 
-fn timers_are_reported_in_the_order_of_their_deadlines(new: New) {
+fn timers_are_reported_in_deadline_order(new: New) {
     let reactor = new();
     let base = reactor.now() + ms(2);
     let timers: Vec<_> = [3, 1, 2, 1, 0]
@@ -242,7 +241,7 @@ fn timers_are_reported_in_the_order_of_their_deadlines(new: New) {
     assert_eq!(fired, [4, 1, 3, 2, 0]);
 }
 
-fn a_stopped_or_reset_timer_leaves_nothing_behind(new: New) {
+fn a_stopped_or_reset_timer_leaves_no_value(new: New) {
     let reactor = new();
     let (a, b) = (reactor.after(ms(1)), reactor.after(ms(1)));
     select! { reactor;
@@ -257,7 +256,7 @@ fn a_stopped_or_reset_timer_leaves_nothing_behind(new: New) {
     assert!(!a.stop());
 }
 
-fn a_timer_due_at_once_is_seen_without_waiting(new: New) {
+fn a_due_timer_beats_default(new: New) {
     let reactor = new();
     for _ in 0..3 {
         let timer = reactor.after(Duration::ZERO);
@@ -265,10 +264,10 @@ fn a_timer_due_at_once_is_seen_without_waiting(new: New) {
     }
 }
 
-fn an_earlier_deadline_ends_the_sleep_in_time(new: New) {
+fn an_earlier_deadline_ends_the_sleep(new: New) {
     let reactor = new();
     let timer = reactor.after(HOUR);
-    // So that the hour is what the driver was given.
+    // Now the driver has the deadline in an hour.
     select! { reactor; recv(timer) -> _ => panic!(), default(ms(1)) => {} }
     for _ in 0..5 {
         timer.reset(ms(1));
@@ -280,7 +279,7 @@ fn an_earlier_deadline_ends_the_sleep_in_time(new: New) {
     }
 }
 
-fn a_stale_deadline_wakes_nobody_early(new: New) {
+fn a_later_reset_is_not_early(new: New) {
     let reactor = new();
     let (timer, tick) = (reactor.after(ms(2)), reactor.after(ms(1)));
     select! { reactor; recv(tick) -> _ => {}, recv(timer) -> _ => {} }
@@ -316,13 +315,13 @@ fn a_restarted_ticker_counts_from_now(new: New) {
                 assert!(ticker.restart());
                 assert!(ticker.deadline().unwrap() >= now + ms(30));
             },
-            recv(ticker) -> _ => {} // the machine was that slow
+            recv(ticker) -> _ => {} // the machine was slow
         }
         timer.reset(ms(1));
     }
 }
 
-fn messages_of_the_same_thread_come_in_order(new: New) {
+fn messages_of_one_thread_come_in_order(new: New) {
     let reactor = new();
     let (tx, inbox) = reactor.channel(4).unwrap();
     for round in 0..20 {
@@ -355,7 +354,7 @@ fn a_send_case_waits_for_room(new: New) {
                 timer.reset(ms(1));
             }
         }
-        assert!(sent - received <= 1, "there is room for one");
+        assert!(sent - received <= 1, "sent to a full channel");
     }
 }
 
@@ -366,13 +365,13 @@ fn a_default_with_a_timeout_is_not_early(new: New) {
         let begin = reactor.now();
         let timeout = Duration::from_micros(us);
         select! { reactor; recv(inbox) -> _ => panic!(), default(timeout) => {} }
-        // another turn, another time
+        // Another turn reads the clock again.
         select! { reactor; recv(inbox) -> _ => panic!(), default => {} }
         assert!(reactor.now() >= begin + timeout, "{timeout:?}");
     }
 }
 
-fn a_wait_reports_a_key_until_the_source_is_drained(new: New) {
+fn wait_reports_a_key_until_drained(new: New) {
     let reactor = new();
     let (tx, rx) = unbounded();
     let inbox = reactor.register_with(5, rx).unwrap();
@@ -396,7 +395,7 @@ fn a_wait_reports_a_key_until_the_source_is_drained(new: New) {
     assert!(events.is_empty());
 }
 
-fn a_wait_with_a_timeout_ends_with_nothing(new: New) {
+fn a_timed_out_wait_reports_nothing(new: New) {
     let reactor = new();
     let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
     let mut events = Events::with_capacity(4);
@@ -407,7 +406,7 @@ fn a_wait_with_a_timeout_ends_with_nothing(new: New) {
     assert!(reactor.now() >= begin + ms(2));
 }
 
-fn callbacks_run_while_the_loop_waits(new: New) {
+fn callbacks_run_during_a_wait(new: New) {
     let reactor = new();
     let calls = Rc::new(Cell::new(0));
     let counter = calls.clone();
@@ -425,14 +424,14 @@ fn callbacks_run_while_the_loop_waits(new: New) {
     drop(callback);
 }
 
-fn what_is_posted_runs_and_a_wake_ends_one_wait(new: New) {
+fn posts_run_and_a_wake_ends_one_wait(new: New) {
     let reactor = new();
     let remote = reactor.remote();
     let (tx, inbox) = reactor.channel(4).unwrap();
     remote.post(move |handle: &Handle| tx.send(handle.stats().called).unwrap()).unwrap();
     select! { reactor; recv(inbox) -> called => assert_eq!(called, Ok(1)) }
     let mut events = Events::with_capacity(4);
-    // The end of the channel, for its sender went with the closure.
+    // The channel is disconnected, because its sender was dropped with the closure.
     reactor.wait(&mut events).unwrap();
     assert!(inbox.try_recv().is_err());
     remote.wake();
@@ -449,11 +448,11 @@ fn a_blocking_sleep_lasts(new: New) {
     let timer = reactor.after(ms(1));
     let begin = reactor.now();
     reactor.sleep_blocking(ms(3)).unwrap();
-    select! { reactor; recv(timer) -> _ => {}, default => panic!("it was due meanwhile") }
+    select! { reactor; recv(timer) -> _ => {}, default => panic!("a due timer was missed") }
     assert!(reactor.now() >= begin + ms(3));
 }
 
-fn a_dynamic_select_finds_what_is_ready(new: New) {
+fn a_dynamic_select_finds_each_ready_source(new: New) {
     let reactor = new();
     let timers: Vec<_> = (0..50).map(|n| reactor.after(ms(1) * n)).collect();
     let mut select = Select::new(&reactor);
@@ -469,7 +468,7 @@ fn a_dynamic_select_finds_what_is_ready(new: New) {
 
 // ---- In real time: other threads.
 
-fn a_fresh_reading_is_on_the_timers_clock(new: New) {
+fn fresh_now_uses_the_timers_clock(new: New) {
     let reactor = new();
     let first = reactor.fresh_now();
     let mut turn = reactor.now();
@@ -514,7 +513,7 @@ fn messages_of_other_threads_arrive_once_each(new: New) {
     assert_eq!(next, [EACH; 2]);
 }
 
-fn a_rendezvous_with_another_thread_takes_place(new: New) {
+fn a_rendezvous_works_with_another_thread(new: New) {
     let reactor = new();
     let (tx, rx) = bounded(0);
     let inbox = reactor.register(rx).unwrap();
@@ -524,7 +523,7 @@ fn a_rendezvous_with_another_thread_takes_place(new: New) {
     }
 }
 
-fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
+fn calls_from_another_thread_end_a_sleep(new: New) {
     let reactor = new();
     let (tx, rx) = bounded(1);
     let inbox = reactor.register_with(0, rx).unwrap();
@@ -562,7 +561,7 @@ fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
     drop(ask);
 }
 
-fn a_timer_is_reset_and_stopped_from_another_thread(new: New) {
+fn a_remote_resets_and_stops_timers(new: New) {
     let reactor = new();
     let (near, far) = (reactor.after(HOUR), reactor.after(HOUR));
     let (remote, near_id, far_id) = (reactor.remote(), near.id(), far.id());
@@ -582,7 +581,7 @@ fn pair(reactor: &Reactor, interest: Interest, mode: Mode) -> (UnixStream, Fd<Un
     (theirs, reactor.fd_with_mode(ours, interest, mode).unwrap())
 }
 
-/// Reads until there is nothing; how much it was.
+/// Reads until the read would block, and returns the number of bytes.
 fn drain(fd: &mut Fd<UnixStream>) -> usize {
     let (mut all, mut buffer) = (0, [0; 64]);
     loop {
@@ -597,10 +596,10 @@ fn drain(fd: &mut Fd<UnixStream>) -> usize {
     }
 }
 
-fn an_fd_is_ready_when_something_came_and_until_it_is_drained(new: New) {
+fn an_fd_is_ready_until_drained(new: New) {
     let reactor = new();
     let (theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
-    is_quiet(&reactor, &ours);
+    assert_quiet(&reactor, &ours);
     let (ask, asked) = std::sync::mpsc::channel();
     let other = thread::spawn(move || {
         for pause in asked {
@@ -615,34 +614,34 @@ fn an_fd_is_ready_when_something_came_and_until_it_is_drained(new: New) {
         while got < 4 {
             select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable()) }
             if round % 4 == 0 {
-                // Not drained: it stays ready.
-                select! { reactor; recv(ours) -> _ => {}, default => panic!("forgotten") }
+                // An fd that is not drained stays ready.
+                select! { reactor; recv(ours) -> _ => {}, default => panic!("lost") }
             }
             got += drain(&mut ours);
         }
         assert_eq!(got, 4);
         if round % 60 == 0 {
-            is_quiet(&reactor, &ours);
+            assert_quiet(&reactor, &ours);
         }
     }
     drop(ask);
     drop(other.join().unwrap());
 }
 
-fn an_fd_that_is_ready_and_left_alone_costs_no_turns(new: New) {
+fn an_ignored_ready_fd_costs_no_turns(new: New) {
     let reactor = new();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
     theirs.write_all(b"left alone").unwrap();
     let timer = reactor.after(ms(1));
-    select! { reactor; recv(timer) -> _ => {} } // the fd is found
-    is_quiet(&reactor, &timer);
-    select! { reactor; recv(ours) -> _ => {}, default => panic!("lost") }
+    select! { reactor; recv(timer) -> _ => {} } // the driver finds the fd meanwhile
+    assert_quiet(&reactor, &timer);
+    select! { reactor; recv(ours) -> _ => {}, default => panic!("the readiness was lost") }
     assert_eq!(drain(&mut ours), 10);
     theirs.write_all(b"more").unwrap();
     select! { reactor; recv(ours) -> _ => assert_eq!(drain(&mut ours), 4) }
 }
 
-fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
+fn a_busy_channel_does_not_starve_an_fd(new: New) {
     let reactor = new();
     let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -655,18 +654,18 @@ fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
             recv(ours) -> _ => seen = true,
             recv(inbox) -> _ => {}
         }
-        // Promised is a look each 100 µs.
+        // The promise is a poll every 100 µs.
         assert!(Time::now() - begin < ms(60_000), "starved");
         let _ = inbox.try_recv();
     }
 }
 
-fn a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone(new: New) {
+fn a_busy_loop_without_fds_never_polls(new: New) {
     let reactor = new();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    let looks = || {
+    let polls = || {
         let (before, begin) = (reactor.stats(), Time::now());
-        // The last turn of them begins when a look is long due, however few there are.
+        // The last turn begins when a poll is long due, however few turns there are.
         let mut due = false;
         while !due {
             due = Time::now() - begin >= ms(1);
@@ -675,27 +674,27 @@ fn a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone(new: New) {
         }
         (reactor.stats() - before).polls
     };
-    assert_eq!(looks(), 0, "there was none yet");
+    assert_eq!(polls(), 0, "no file yet");
     let fd = pair(&reactor, Interest::READABLE, Mode::Edge);
-    assert!(looks() > 0);
+    assert!(polls() > 0);
     drop(fd);
-    assert_eq!(looks(), 0, "a file");
+    assert_eq!(polls(), 0, "a file");
     drop(pair(&reactor, Interest::READABLE, Mode::Edge).1.into_inner());
-    assert_eq!(looks(), 0, "a file taken back");
+    assert_eq!(polls(), 0, "a deregistered file");
     drop(os_timer(&reactor));
-    assert_eq!(looks(), 0, "a timer");
+    assert_eq!(polls(), 0, "a timer");
     drop(reactor.signals(&[Signal::USER2]).unwrap());
-    assert_eq!(looks(), 0, "signals");
+    assert_eq!(polls(), 0, "signals");
     let end = reactor.register(spawn(&mut Command::new("true"))).unwrap();
     select! { reactor; recv(end) -> status => assert!(status.unwrap().success()) }
-    assert_eq!(looks(), 0, "a child that has ended");
+    assert_eq!(polls(), 0, "a child that has exited");
     drop(end);
-    assert_eq!(looks(), 0);
+    assert_eq!(polls(), 0);
     reactor.register(spawn(&mut Command::new("true"))).unwrap().into_inner().wait().unwrap();
-    assert_eq!(looks(), 0, "a child taken back");
+    assert_eq!(polls(), 0, "a deregistered child");
 }
 
-fn what_another_reactor_waits_for_is_refused(new: New) {
+fn sources_of_another_reactor_are_refused(new: New) {
     let (reactor, other) = (new(), new());
     let (_theirs, fd) = pair(&other, Interest::WRITABLE, Mode::Edge);
     let (timer, signals) = (os_timer(&other), other.signals(&[Signal::USER2]).unwrap());
@@ -725,11 +724,11 @@ fn what_another_reactor_waits_for_is_refused(new: New) {
     select! { other; recv(child) -> status => assert!(status.unwrap().success()) }
 }
 
-fn the_end_of_the_peer_is_reported(new: New) {
+fn a_closed_peer_is_reported(new: New) {
     let reactor = new();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
     theirs.write_all(b"last words").unwrap();
-    // dropped it may be open still, in a process that another test begins
+    // A drop would not close the socket while a process of another test has a copy.
     theirs.shutdown(Shutdown::Both).unwrap();
     let mut text = String::new();
     select! { reactor;
@@ -741,12 +740,12 @@ fn the_end_of_the_peer_is_reported(new: New) {
     assert_eq!(text, "last words");
 }
 
-fn interest_can_be_changed_also_by_a_callback(new: New) {
+fn interest_can_change_in_a_callback(new: New) {
     let reactor = new();
     let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
     let ours = Rc::new(ours);
     for in_callback in [false, true, true] {
-        is_quiet(&reactor, &ours);
+        assert_quiet(&reactor, &ours);
         if in_callback {
             let fd = ours.clone();
             let change = move |_: &pollmux::CallbackContext<'_>| {
@@ -759,10 +758,10 @@ fn interest_can_be_changed_also_by_a_callback(new: New) {
         select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable()) }
         assert_eq!(ours.interest(), Interest::WRITABLE);
         ours.set_interest(Interest::READABLE).unwrap();
-        is_quiet(&reactor, &ours);
+        assert_quiet(&reactor, &ours);
         theirs.write_all(b"x").unwrap();
         select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable()) }
-        // Asked again, it says the same again.
+        // A rearmed fd reports the same readiness again.
         ours.rearm().unwrap();
         assert!(!ours.is_ready());
         select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable()) }
@@ -772,7 +771,7 @@ fn interest_can_be_changed_also_by_a_callback(new: New) {
     }
 }
 
-fn reading_and_writing_are_told_apart(new: New) {
+fn readable_and_writable_are_distinguished(new: New) {
     let reactor = new();
     let (theirs, ours) = pair(&reactor, Interest::BOTH, Mode::Edge);
     theirs.set_nonblocking(true).unwrap();
@@ -786,14 +785,14 @@ fn reading_and_writing_are_told_apart(new: New) {
             Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock),
         }
     }
-    is_quiet(&reactor, &ours);
+    assert_quiet(&reactor, &ours);
     (&theirs).write_all(b"x").unwrap();
     select! { reactor;
         recv(ours) -> readiness => assert!(readiness.is_readable() && !readiness.is_writable()),
     }
     assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 1);
     assert_eq!((&ours).read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    is_quiet(&reactor, &ours);
+    assert_quiet(&reactor, &ours);
     let mut buffer = [0; 65536];
     while let Ok(n) = (&theirs).read(&mut buffer) {
         back += n;
@@ -804,16 +803,16 @@ fn reading_and_writing_are_told_apart(new: New) {
     }
 }
 
-fn an_fd_in_level_mode_is_reported_while_it_is_ready(new: New) {
+fn a_level_fd_is_reported_while_ready(new: New) {
     let reactor = new();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Level);
     let (mut theirs2, mut ours2) = pair(&reactor, Interest::READABLE, Mode::Level);
     for _ in 0..20 {
-        is_quiet(&reactor, &ours);
+        assert_quiet(&reactor, &ours);
         theirs.write_all(b"abc").unwrap();
         theirs2.write_all(b"abc").unwrap();
         let (mut bytes, mut bytes2) = (0, 0);
-        // A byte each time, and no try that would fail.
+        // Read a byte each time, so that no read fails.
         while bytes + bytes2 < 6 {
             select! { reactor;
                 recv(ours) -> _ => bytes += ours.read(&mut [0]).unwrap(),
@@ -824,20 +823,20 @@ fn an_fd_in_level_mode_is_reported_while_it_is_ready(new: New) {
     }
 }
 
-fn an_fd_in_one_shot_mode_is_reported_once(new: New) {
+fn a_one_shot_fd_is_reported_once(new: New) {
     let reactor = new();
-    drop(pair(&reactor, Interest::READABLE, Mode::Edge)); // whose slot is used again
+    drop(pair(&reactor, Interest::READABLE, Mode::Edge)); // the next fd uses its slot again
     let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::OneShot);
     theirs.write_all(b"x").unwrap();
     for _ in 0..5 {
         select! { reactor; recv(ours) -> _ => {} }
         theirs.write_all(b"x").unwrap();
-        is_quiet(&reactor, &ours);
+        assert_quiet(&reactor, &ours);
         ours.rearm().unwrap();
     }
 }
 
-fn an_fd_registered_twice_is_given_back(new: New) {
+fn a_second_registration_of_an_fd_fails(new: New) {
     let reactor = new();
     let (mut theirs, ours) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -852,7 +851,7 @@ fn an_fd_registered_twice_is_given_back(new: New) {
     assert_eq!(reactor.stats().live, 1);
 }
 
-fn a_dropped_fd_says_nothing_to_the_one_that_gets_its_number(new: New) {
+fn a_reused_fd_number_gets_no_old_event(new: New) {
     let reactor = new();
     for _ in 0..20 {
         let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
@@ -860,20 +859,20 @@ fn a_dropped_fd_says_nothing_to_the_one_that_gets_its_number(new: New) {
         theirs.write_all(b"x").unwrap();
         theirs2.write_all(b"x").unwrap();
         let mut slots = [Some(ours), Some(ours2)];
-        // Found together; the arm of one closes the other.
+        // Both fds are found together; the arm of one fd closes the other.
         select! { reactor;
             recv(slots[0]) -> _ => slots[1] = None,
             recv(slots[1]) -> _ => slots[0] = None,
         }
         let (_theirs, fresh) = pair(&reactor, Interest::READABLE, Mode::Edge);
         select! { reactor;
-            recv(fresh) -> _ => panic!("somebody else's event"),
+            recv(fresh) -> _ => panic!("an event of another fd"),
             default(Duration::from_micros(200)) => {}
         }
     }
 }
 
-fn two_thousand_ready_fds_arrive_once_each(new: New) {
+fn two_thousand_ready_fds_are_reported_once_each(new: New) {
     allow_fds(30_000);
     let reactor = new();
     const COUNT: u32 = 2_000;
@@ -905,13 +904,13 @@ fn two_thousand_ready_fds_arrive_once_each(new: New) {
     }
 }
 
-// ---- In real time: timers of the kernel, signals, children.
+// ---- In real time: kernel timers, signals, children.
 
 fn os_timer(reactor: &Reactor) -> OsTimer {
     reactor.os_timer().unwrap()
 }
 
-fn os_timers_fire_again_and_again(new: New) {
+fn os_timers_fire_repeatedly(new: New) {
     let reactor = new();
     let timers = [os_timer(&reactor), os_timer(&reactor)];
     for n in 0..20 {
@@ -931,16 +930,16 @@ fn os_timers_fire_again_and_again(new: New) {
         }
         assert_eq!(fired, [1, 1]);
     }
-    is_quiet(&reactor, &timers[0]);
+    assert_quiet(&reactor, &timers[0]);
 }
 
-fn an_os_timer_that_was_reset_says_nothing_of_before(new: New) {
+fn a_reset_os_timer_gives_no_old_firing(new: New) {
     let reactor = new();
     let timer = os_timer(&reactor);
     timer.reset(Duration::from_micros(100)).unwrap();
     thread::sleep(ms(1));
     let mut events = Events::with_capacity(1);
-    // Found, and not taken.
+    // The firing is found, and not taken.
     reactor.wait(&mut events).unwrap();
     assert!(timer.reset(ms(3)).unwrap());
     let due = timer.deadline().unwrap();
@@ -948,12 +947,12 @@ fn an_os_timer_that_was_reset_says_nothing_of_before(new: New) {
     assert!(reactor.fresh_now() >= due);
     timer.reset(ms(1)).unwrap();
     assert!(timer.stop().unwrap());
-    is_quiet(&reactor, &timer);
+    assert_quiet(&reactor, &timer);
     timer.reset(ms(1)).unwrap();
     select! { reactor; recv(timer) -> _ => {} }
 }
 
-/// The name of the test under way: signals want a process of their own.
+/// Sends a signal to this process.
 fn raise(signal: &str) {
     let pid = std::process::id().to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -964,7 +963,7 @@ fn signals_arrive(new: New) {
     let reactor = new();
     let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
     for _ in 0..3 {
-        is_quiet(&reactor, &signals);
+        assert_quiet(&reactor, &signals);
         raise("-USR1");
         select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER1) }
         raise("-USR2");
@@ -978,7 +977,7 @@ fn signals_arrive(new: New) {
     }
 }
 
-fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
+fn signals_do_not_affect_waits_or_wake_ups(new: New) {
     alone!();
     let reactor = new();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -995,7 +994,7 @@ fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
     }
     let _sender = support::aside(move || {
         for n in 0..150 {
-            // so that the receiver sleeps, and is interrupted, at times
+            // The receiver sleeps at times, and is interrupted.
             thread::sleep(Duration::from_micros(n % 7 * 100));
             tx.send(n).unwrap();
         }
@@ -1005,19 +1004,19 @@ fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
     }
 }
 
-fn the_end_of_a_child_arrives(new: New) {
+fn a_childs_exit_is_reported(new: New) {
     let reactor = new();
     let mut child =
         spawn(Command::new("sh").args(["-c", "read line; exit 7"]).stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let child = reactor.register(child).unwrap();
-    is_quiet(&reactor, &child);
+    assert_quiet(&reactor, &child);
     stdin.write_all(b"go\n").unwrap();
     select! { reactor; recv(child) -> status => assert_eq!(status.unwrap().code(), Some(7)) }
-    is_quiet(&reactor, &child);
+    assert_quiet(&reactor, &child);
 }
 
-fn everything_in_one_select(new: New) {
+fn one_select_serves_every_kind_of_source(new: New) {
     let reactor = new();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
@@ -1035,12 +1034,13 @@ fn everything_in_one_select(new: New) {
     });
     timer.reset(Duration::from_micros(100));
     kernel.reset(Duration::from_micros(100)).unwrap();
-    let (mut messages, mut bytes, mut fired, mut fired_kernel, mut rung) = (0, 0, 0, 0, 0);
-    while messages < 200 || bytes < 200 || fired < 20 || fired_kernel < 20 || rung == 0 {
+    let (mut messages, mut bytes, mut fired, mut fired_kernel, mut notified_count) =
+        (0, 0, 0, 0, 0);
+    while messages < 200 || bytes < 200 || fired < 20 || fired_kernel < 20 || notified_count == 0 {
         select! { reactor;
             recv(inbox) -> got => { assert_eq!(got, Ok(messages)); messages += 1; }
             recv(ours) -> _ => bytes += drain(&mut ours),
-            recv(notified) -> () => rung += 1,
+            recv(notified) -> () => notified_count += 1,
             recv(timer) -> _ => { fired += 1; timer.reset(Duration::from_micros(150)); }
             recv(kernel) -> _ => {
                 fired_kernel += 1;
@@ -1052,9 +1052,9 @@ fn everything_in_one_select(new: New) {
     drop(other.join().unwrap());
 }
 
-// ---- A driver's own events, without anybody's poller.
+// ---- A driver's own events, without another crate's poller.
 
-/// Lets each wait find the next number.
+/// A hook whose waits find the numbers one by one.
 struct Counting {
     queue: ForeignQueue<u32>,
     next: u32,
@@ -1094,26 +1094,29 @@ fn a_drivers_own_events_are_a_source() {
             recv(timer) -> _ => panic!(),
         }
     }
-    // One that nobody takes leaves the wait to the others.
+    // An event that is not taken does not keep the loop from its other sources.
     select! { reactor; recv(timer) -> _ => {} }
     assert_eq!(events.try_iter().collect::<Vec<_>>(), [5]);
 }
 
 #[test]
-fn a_drivers_events_are_kept_only_for_somebody() {
+fn events_are_kept_only_for_existing_sources() {
     let (queue, mut ready) = (ForeignQueue::with_capacity(4), ReadyFds::new());
     queue.push(1, &mut ready);
-    assert!(queue.is_empty(), "nobody can ever take it");
+    assert!(queue.is_empty(), "kept an event without a source");
     let (events, others) = (queue.events(), queue.events());
     queue.push(2, &mut ready);
     drop(others);
-    assert!(!queue.is_empty() && ready.is_empty(), "not registered, and kept");
+    assert!(
+        !queue.is_empty() && ready.is_empty(),
+        "events for an unregistered source must be kept"
+    );
     drop(events);
     assert!(queue.is_empty());
 }
 
 #[test]
-fn a_drivers_events_are_registered_once_at_a_time() {
+fn events_have_one_registration_at_a_time() {
     let (reactor, [events, others]) = counting(true);
     let inbox = reactor.register(events).unwrap();
     let refused = reactor.register(others).unwrap_err();
@@ -1124,7 +1127,7 @@ fn a_drivers_events_are_registered_once_at_a_time() {
 }
 
 #[test]
-fn events_of_another_driver_than_the_reactors_are_given_back() {
+fn events_of_another_driver_are_refused() {
     let (_reactor, [mut events, _]) = counting(true);
     for other in [counting(false).0, counting(true).0, native(), custom()] {
         let refused = other.register(events).unwrap_err();

@@ -1,5 +1,4 @@
-//! What a simulated world can do to its members and links, its histories, and the search for a
-//! seed.
+//! Faults of members and links in a simulated world, its histories, and the search for a seed.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -24,7 +23,7 @@ use support::{
     HOUR, OnDrop, again, alone, at, dog, ms, panic_text, setting, sleep, spawn, test_name,
 };
 
-/// Keeps the world's clock going until then.
+/// Keeps the world's clock running for `d`.
 fn keep_going(world: &SimWorld, d: Duration) {
     world.spawn("clock", move |reactor| sleep(&reactor, d));
 }
@@ -101,8 +100,8 @@ fn held_messages_wait_for_the_release_in_order() {
     world.heal();
     world.release("a", "b");
     world.run().unwrap();
-    assert_eq!((rx.try_iter().count(), link.stats().lost), (0, 1), "a cut loses what is held");
-    // And the end of the world loses the rest.
+    assert_eq!((rx.try_iter().count(), link.stats().lost), (0, 1), "a cut must lose held messages");
+    // The drop of the world loses the other messages.
     world.hold("a", "b");
     link.send(5);
     world.run_for(ms(10)).unwrap();
@@ -112,7 +111,7 @@ fn held_messages_wait_for_the_release_in_order() {
 
 #[test]
 fn a_release_keeps_the_order_of_the_link() {
-    // Ms until arrival, of a later message: sent with or after the release, on its way, held again.
+    // The delay of a later message in ms: sent with or after the release, under way, held again.
     for (seed, delay) in (0..40).flat_map(|seed| [0, 1, 5].map(|delay| (seed, delay))) {
         let mut world = SimWorld::new(seed);
         let (tx, rx) = channel::unbounded();
@@ -184,9 +183,9 @@ fn a_deadlock_names_paused_members() {
 fn a_member_may_pause_itself() {
     let mut world = SimWorld::new(5);
     let handle = world.handle();
-    let its = handle.clone();
+    let copy = handle.clone();
     let paused = world.spawn("a", move |reactor| {
-        assert!(its.pause("a"));
+        assert!(copy.pause("a"));
         reactor.sleep_blocking(Duration::ZERO).unwrap();
         reactor.now()
     });
@@ -203,9 +202,9 @@ fn a_host_is_restarted_with_its_body() {
     let _dog = dog();
     let mut world = SimWorld::new(6);
     let lives = Arc::new(AtomicU32::new(0));
-    let its = lives.clone();
+    let copy = lives.clone();
     let host = world.spawn_host("host", move |reactor| {
-        let life = its.fetch_add(1, Ordering::SeqCst);
+        let life = copy.fetch_add(1, Ordering::SeqCst);
         sleep(&reactor, ms(10));
         life
     });
@@ -218,7 +217,7 @@ fn a_host_is_restarted_with_its_body() {
     assert_eq!((lives.load(Ordering::SeqCst), host.take()), (2, None));
     world.run().unwrap();
     assert_eq!((world.now(), host.take()), (at(15), Some(1)));
-    assert!(world.restart("host"), "after its end, too");
+    assert!(world.restart("host"), "a host must restart after its end");
     assert!(!world.restart("trouble") && !world.restart("nobody"));
     world.run().unwrap();
     assert_eq!(host.take(), Some(2));
@@ -239,7 +238,7 @@ fn a_drifting_clock_gains_or_loses() {
         let (own, real) = member.take().unwrap();
         assert_eq!((real - Time::ZERO).as_millis() as u64, here, "{ppm}");
         assert!(own - at(1_000) < Duration::from_micros(2), "{ppm}: {own:?}");
-        // Its clock beside the world's after a second of the world's.
+        // Read the member's clock after a second of the world's clock.
         let mut world = SimWorld::new(7);
         let (tx, rx) = channel::unbounded();
         let link = world.link("b", "a", tx).with_delay(ms(1_000)..=ms(1_000));
@@ -254,7 +253,7 @@ fn a_drifting_clock_gains_or_loses() {
 }
 
 #[test]
-fn a_member_that_polls_for_ever_is_named() {
+fn a_member_that_polls_forever_is_named() {
     let _dog = dog();
     let mut world = SimWorld::new(8);
     world.spawn("spinner", |reactor| {
@@ -269,7 +268,7 @@ fn a_member_that_polls_for_ever_is_named() {
 
 #[test]
 fn members_that_ended_are_forgotten() {
-    alone!(); // the memory is that of the process
+    alone!(); // the test measures the memory of the process
     let mut world = SimWorld::new(9);
     let payload = Arc::new(());
     let mut live = |lives: u32| {
@@ -287,12 +286,12 @@ fn members_that_ended_are_forgotten() {
     let lives = support::rounds(2_000);
     live(lives as u32);
     let after = data_pages();
-    // Some hundred bytes for each.
+    // Each ended member may keep some hundred bytes.
     assert!(after < before + lives / 8, "{before} pages grew to {after}");
     assert_eq!(Arc::strong_count(&payload), 1);
 }
 
-/// Pages of data and stacks; 0 where the system does not tell.
+/// Pages of data and stacks; 0 where the system does not report them.
 fn data_pages() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     text.split(' ').nth(5).map_or(0, |pages| pages.parse().unwrap())
@@ -301,14 +300,14 @@ fn data_pages() -> u64 {
 // Reports and histories.
 
 #[test]
-fn a_deadlock_tells_what_each_member_waits_for() {
+fn a_deadlock_lists_the_sources_of_each_wait() {
     let mut world = SimWorld::new(10);
     let (_tx, rx) = channel::unbounded::<()>();
     let (context, _canceller) = Context::background().with_cancel();
     let line = Arc::new(AtomicU32::new(0));
-    let its = line.clone();
+    let copy = line.clone();
     world.spawn("a", move |reactor| {
-        its.store(line!() + 1, Ordering::SeqCst);
+        copy.store(line!() + 1, Ordering::SeqCst);
         let inbox = reactor.register(rx).unwrap();
         let done = reactor.done(&context);
         select! { reactor; recv(inbox) -> _ => {}, recv(done) -> _ => {} }
@@ -323,11 +322,11 @@ fn a_deadlock_tells_what_each_member_waits_for() {
             .to_string()
             .contains(&format!("1 x inbox made at tests/model/sim_explore.rs:{line}:"))
     );
-    assert_eq!(world.run(), Err(deadlock), "and again");
+    assert_eq!(world.run(), Err(deadlock), "the deadlock must be reported again");
 }
 
 #[test]
-fn posts_and_cancellations_in_drops_are_one_history() {
+fn posts_and_cancels_in_drops_are_deterministic() {
     let _dog = dog();
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
     let history = || {
@@ -344,7 +343,7 @@ fn posts_and_cancellations_in_drops_are_one_history() {
                 select! { reactor; recv(done) -> _ => log.lock().unwrap().push((n, reactor.now())) }
             });
         }
-        let (its, log) = (log.clone(), log);
+        let (copy, log) = (log.clone(), log);
         world.spawn("last", move |reactor| {
             sleep(&reactor, ms(1));
             let remotes: Vec<_> = from_members.try_iter().collect();
@@ -352,7 +351,7 @@ fn posts_and_cancellations_in_drops_are_one_history() {
                 let mut canceller = Some(canceller);
                 kept.borrow_mut().push(Box::new(OnDrop(move || {
                     for (n, remote) in &remotes {
-                        let (n, log) = (*n, its.clone());
+                        let (n, log) = (*n, copy.clone());
                         let _ = remote
                             .post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
                     }
@@ -371,8 +370,8 @@ fn posts_and_cancellations_in_drops_are_one_history() {
     }
 }
 
-/// A story with thread-locals, kills, panics and partitions.
-fn story(seed: u64) -> History {
+/// Runs a world with thread-locals, kills, panics and partitions.
+fn scenario(seed: u64) -> History {
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
     struct SendsAtTheEnd(pollmux::sim::Link<(u32, u32)>, u32);
     impl Drop for SendsAtTheEnd {
@@ -428,7 +427,7 @@ fn story(seed: u64) -> History {
                             }
                             (1, 9) => drop(handle.pause("a")),
                             (1, 11) => drop(handle.resume("a")),
-                            (3, 10) => panic!("part of the story"),
+                            (3, 10) => panic!("part of the scenario"),
                             _ => {}
                         }
                     },
@@ -451,13 +450,13 @@ fn hash(history: &History) -> u64 {
     hasher.finish()
 }
 
-const STORIES: &str = "POLLMUX_TEST_STORIES";
+const SCENARIOS: &str = "POLLMUX_TEST_STORIES";
 
 #[test]
-fn one_seed_is_one_history_in_every_process() {
+fn one_seed_has_one_history_in_every_process() {
     let _dog = dog();
-    if let Ok(runs) = std::env::var(STORIES) {
-        let hashes: Vec<u64> = (0..runs.parse().unwrap()).map(|_| hash(&story(42))).collect();
+    if let Ok(runs) = std::env::var(SCENARIOS) {
+        let hashes: Vec<u64> = (0..runs.parse().unwrap()).map(|_| hash(&scenario(42))).collect();
         let first = hashes[0];
         assert!(hashes.iter().all(|&hash| hash == first), "{hashes:?}");
         println!("history {first:016x}");
@@ -468,7 +467,7 @@ fn one_seed_is_one_history_in_every_process() {
     let (hashes, turns) = (Mutex::new(Vec::new()), AtomicU64::new(0));
     let name = test_name();
     thread::scope(|scope| {
-        // A busy machine.
+        // Keep the machine busy.
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -479,7 +478,7 @@ fn one_seed_is_one_history_in_every_process() {
         let children: Vec<_> = (0..processes)
             .map(|_| {
                 let mut command = again(&name);
-                command.env(STORIES, runs.div_ceil(processes).to_string());
+                command.env(SCENARIOS, runs.div_ceil(processes).to_string());
                 spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()))
             })
             .collect();
@@ -494,17 +493,17 @@ fn one_seed_is_one_history_in_every_process() {
     });
     let hashes = hashes.into_inner().unwrap();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
-    assert_eq!(hash(&story(42)), u64::from_str_radix(&hashes[0], 16).unwrap());
-    let story = story(42).to_string();
+    assert_eq!(hash(&scenario(42)), u64::from_str_radix(&hashes[0], 16).unwrap());
+    let scenario = scenario(42).to_string();
     for part in
         ["is killed", "PANICS", "partition", "(by chance)", "(no way)", "(on its way)", "is paused"]
     {
-        assert!(story.contains(part), "no {part:?} in {story}");
+        assert!(scenario.contains(part), "no {part:?} in {scenario}");
     }
-    assert_ne!(hash(&self::story(43)), hash(&self::story(42)));
+    assert_ne!(hash(&self::scenario(43)), hash(&self::scenario(42)));
 }
 
-/// Reads a value of JSON; returns what is behind it.
+/// Parses a JSON value, and returns the rest of the text.
 fn json(text: &str) -> &str {
     let text = text.trim_start();
     match text.as_bytes()[0] {
@@ -545,7 +544,7 @@ fn json(text: &str) -> &str {
 
 #[test]
 fn a_history_becomes_a_chrome_trace() {
-    let trace = story(1).to_chrome_trace();
+    let trace = scenario(1).to_chrome_trace();
     assert_eq!(json(&trace).trim(), "");
     for part in ["\"ph\":\"X\"", "\"dur\":", "delivered", "thread_name", "\"ph\":\"i\""] {
         assert!(trace.contains(part), "no {part}");
@@ -558,7 +557,7 @@ fn a_history_becomes_a_chrome_trace() {
 // The search.
 
 #[test]
-fn a_search_tells_the_least_seed_that_fails() {
+fn a_search_reports_the_least_failing_seed() {
     let _dog = dog();
     for threads in [1, 2, 4] {
         let done = AtomicU64::new(0);
@@ -582,8 +581,8 @@ fn a_search_tells_the_least_seed_that_fails() {
 }
 
 #[test]
-fn a_search_finds_fewer_choices_that_fail() {
-    // The third of many messages is lost.
+fn a_search_reduces_the_choices_that_fail() {
+    // The run fails when message 3 is lost.
     let run = |world: &mut SimWorld| {
         let (tx, rx) = channel::unbounded();
         let link = world.link("a", "b", tx).with_loss(0.1).with_delay(ms(1)..=ms(3));
@@ -608,7 +607,7 @@ fn a_search_finds_fewer_choices_that_fail() {
 }
 
 #[test]
-fn a_search_says_that_a_failure_is_unsteady() {
+fn a_search_reports_an_unsteady_failure() {
     let calls = AtomicU64::new(0);
     let found = SimWorld::search(0..1, |_| {
         if calls.fetch_add(1, Ordering::SeqCst) == 0 { Err("once") } else { Ok(()) }
@@ -619,8 +618,8 @@ fn a_search_says_that_a_failure_is_unsteady() {
 
 // Cost.
 
-/// `cargo test --release --test model cost -- --ignored --nocapture` prints what a start and
-/// a switch cost.
+/// `cargo test --release --test model cost -- --ignored --nocapture` prints the cost of a start and
+/// of a switch.
 #[test]
 #[ignore = "prints figures"]
 fn cost_of_a_start_and_of_a_switch() {

@@ -1,5 +1,5 @@
-//! Faults of the simulated world that were found from outside: several histories for one seed,
-//! hangs, aborts, and promises that did not hold.
+//! Former faults of the simulated world: several histories for one seed, hangs, aborts, and broken
+//! promises.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -15,16 +15,16 @@ use pollmux::{
 };
 use support::{HOUR, OnDrop, alone, at, dog, ms, panic_text, sleep, thread};
 
-/// Something that is done to a thing, and its name.
+/// An action, and its name.
 type Named<T> = (&'static str, fn(&T));
 
-/// Something that a thread-local holds until its thread ends.
+/// Keeps a value in a thread-local until the thread ends.
 fn keep_in_thread_local(thing: Box<dyn Any>) {
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
     KEPT.with(|kept| kept.borrow_mut().push(thing));
 }
 
-// M1: one history a seed.
+// One history for each seed.
 
 #[test]
 fn a_thread_locals_sender_ends_with_its_member() {
@@ -78,23 +78,23 @@ fn a_thread_local_may_wait_in_its_drop() {
     let _dog = dog();
     let mut world = SimWorld::new(8);
     let log = Arc::new(Mutex::new(Vec::new()));
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("a", move |reactor| {
         keep_in_thread_local(Box::new(OnDrop(move || {
             sleep(&reactor, ms(5));
-            its.lock().unwrap().push(("a", reactor.now()));
+            copy.lock().unwrap().push(("a", reactor.now()));
         })));
     });
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("b", move |reactor| {
         sleep(&reactor, ms(2));
-        its.lock().unwrap().push(("b", reactor.now()));
+        copy.lock().unwrap().push(("b", reactor.now()));
     });
     world.run().unwrap();
     assert_eq!(*log.lock().unwrap(), [("b", at(2)), ("a", at(5))]);
 }
 
-// M2: calls from several threads.
+// Calls from several threads.
 
 #[test]
 fn kills_of_several_threads_queue() {
@@ -125,7 +125,7 @@ fn kills_of_several_threads_queue() {
     }
 }
 
-/// A world of members that end slowly, and are past their beginning.
+/// Makes a world of members that end slowly and have started.
 fn slow_enders(seed: u64, members: usize) -> SimWorld {
     let mut world = SimWorld::new(seed);
     for n in 0..members {
@@ -160,11 +160,11 @@ fn a_kill_beside_runs_ends_its_member() {
 }
 
 #[test]
-fn a_kill_ends_a_run_that_would_last() {
+fn a_kill_ends_a_longer_run() {
     let _dog = dog();
     let mut world = slow_enders(2, 1);
     let handle = world.handle();
-    // most likely the run has begun
+    // By then the run has most likely begun.
     let _killer = support::later(ms(5), move || assert!(handle.kill("0")));
     world.run().unwrap();
 }
@@ -175,9 +175,9 @@ fn a_kill_beside_the_worlds_drop_returns() {
     for seed in 0..10 {
         let world = slow_enders(seed, 6);
         let (handle, start) = (world.handle(), Arc::new(Barrier::new(2)));
-        let its = start.clone();
+        let copy = start.clone();
         let killer = thread::spawn(move || {
-            its.wait();
+            copy.wait();
             (0..6).for_each(|n| drop(handle.kill(&n.to_string()).to_string()));
         });
         start.wait();
@@ -186,10 +186,10 @@ fn a_kill_beside_the_worlds_drop_returns() {
     }
 }
 
-// M3: what is on its way.
+// Messages in flight.
 
 #[test]
-fn a_partition_loses_what_is_on_its_way() {
+fn a_partition_loses_messages_in_flight() {
     let cut_by: [Named<WorldHandle>; 2] = [
         ("partition", |world| world.partition(&[&["a"], &["b"]])),
         ("cut", |world| world.cut("a", "b")),
@@ -219,7 +219,7 @@ fn a_partition_loses_what_is_on_its_way() {
 }
 
 #[test]
-fn a_partition_keeps_what_stays_within_a_group() {
+fn a_partition_keeps_messages_within_a_group() {
     let mut world = SimWorld::new(1);
     let (tx, rx) = channel::unbounded();
     let link = world.link("a", "b", tx).with_delay(ms(50)..=ms(50));
@@ -232,17 +232,17 @@ fn a_partition_keeps_what_stays_within_a_group() {
     assert_eq!(rx.try_recv(), Ok(1));
 }
 
-// M4: nothing panics while a member unwinds.
+// A member's unwinding causes no second panic.
 
-/// A member whose drop does `what` is killed, or dropped with the world; the world goes on.
-fn unwinds(what: fn(&Handle, &WorldHandle)) {
+/// Kills a member whose drop runs `what`, or drops the world. The world must continue.
+fn check_unwinding(what: fn(&Handle, &WorldHandle)) {
     alone!();
     for by_drop in [false, true] {
         let mut world = SimWorld::new(1);
         let handle = world.handle();
         world.spawn("victim", move |reactor| {
-            let its = reactor.handle();
-            let _guard = OnDrop(move || what(&its, &handle));
+            let own_reactor = reactor.handle();
+            let _guard = OnDrop(move || what(&own_reactor, &handle));
             sleep(&reactor, HOUR);
         });
         let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
@@ -260,7 +260,7 @@ fn unwinds(what: fn(&Handle, &WorldHandle)) {
 
 #[test]
 fn a_killed_member_may_select_without_error_case() {
-    unwinds(|reactor, _| {
+    check_unwinding(|reactor, _| {
         let timer = reactor.after(ms(1));
         select! { reactor; recv(timer) -> _ => {} }
     });
@@ -268,7 +268,7 @@ fn a_killed_member_may_select_without_error_case() {
 
 #[test]
 fn a_killed_members_blocking_send_fails() {
-    unwinds(|_, _| {
+    check_unwinding(|_, _| {
         let (tx, _rx) = channel::bounded(1);
         tx.send(1).unwrap();
         assert!(tx.send(2).is_err());
@@ -281,7 +281,7 @@ fn a_killed_members_blocking_send_fails() {
 
 #[test]
 fn a_killed_member_may_spawn() {
-    unwinds(|_, world| {
+    check_unwinding(|_, world| {
         world.spawn("other", |_| ());
         world.spawn("victim 2", |_| ());
     });
@@ -289,7 +289,7 @@ fn a_killed_member_may_spawn() {
 
 #[test]
 fn a_killed_member_may_misuse_the_network() {
-    unwinds(|_, world| {
+    check_unwinding(|_, world| {
         world.cut("nobody", "other");
         world.partition(&[&["nobody"]]);
         world.link("victim", "other", channel::unbounded::<()>().0).set_loss(2.0);
@@ -298,7 +298,7 @@ fn a_killed_member_may_misuse_the_network() {
 
 #[test]
 fn a_killed_member_gets_errors_from_waits() {
-    unwinds(|reactor, _| {
+    check_unwinding(|reactor, _| {
         assert!(reactor.sleep_blocking(ms(1)).is_err());
         assert!(reactor.wait(&mut Events::with_capacity(1)).is_err());
         let timer = reactor.after(ms(1));
@@ -311,9 +311,9 @@ fn a_killed_members_thread_local_may_select() {
     alone!();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| {
-        let its = reactor.handle();
+        let own_reactor = reactor.handle();
         keep_in_thread_local(Box::new(OnDrop(move || {
-            sleep(&its, HOUR);
+            sleep(&own_reactor, HOUR);
         })));
         keep_in_thread_local(Box::new(reactor));
     });
@@ -327,8 +327,8 @@ fn a_panicking_member_may_be_killed() {
     alone!();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| {
-        let its = reactor.handle();
-        let _guard = OnDrop(move || sleep(&its, HOUR));
+        let own_reactor = reactor.handle();
+        let _guard = OnDrop(move || sleep(&own_reactor, HOUR));
         panic!("on purpose");
     });
     world.run_for(ms(10)).unwrap();
@@ -354,7 +354,7 @@ fn a_panic_that_would_abort_is_reported() {
     assert_eq!(other.take(), Some(()));
 }
 
-// M5: every run ends.
+// Every run ends.
 
 #[test]
 fn a_member_that_catches_its_unwinding_is_named() {
@@ -399,7 +399,7 @@ fn a_killed_members_name_is_free_at_once() {
 }
 
 #[test]
-fn a_world_with_a_kill_under_way_can_be_dropped() {
+fn a_world_can_be_dropped_during_a_kill() {
     let _dog = dog();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| sleep(&reactor, HOUR));
@@ -410,7 +410,7 @@ fn a_world_with_a_kill_under_way_can_be_dropped() {
         panic!("on purpose");
     });
     assert!(catch_unwind(AssertUnwindSafe(|| world.run())).is_err());
-    assert!(!world.kill("victim"), "it is killed already");
+    assert!(!world.kill("victim"), "the member was killed twice");
     drop(world);
 }
 
@@ -454,16 +454,16 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_lost_message_whose_drop_panics_harms_nobody() {
+fn a_panicking_lost_message_affects_no_member() {
     let _dog = dog();
     let mut world = SimWorld::new(1);
     let (tx, rx) = channel::unbounded();
     drop(rx);
     let link = world.link("a", "b", tx).with_delay(ms(1)..=ms(1));
-    let its = link.clone();
+    let copy = link.clone();
     let members: Vec<_> = (0..3)
         .map(|n| {
-            let link = its.clone();
+            let link = copy.clone();
             world.spawn(&n.to_string(), move |reactor| {
                 link.send(Bomb);
                 sleep(&reactor, ms(5));
@@ -487,7 +487,7 @@ fn a_lost_message_whose_drop_panics_harms_nobody() {
     assert_eq!(link.stats().in_flight(), 0);
 }
 
-// M6: waits of zero.
+// Waits of zero.
 
 #[test]
 fn waits_of_zero_let_others_run() {
@@ -516,19 +516,19 @@ fn waits_of_zero_let_others_run() {
         for seed in 0..10 {
             let mut world = SimWorld::new(seed);
             let ran = Arc::new(AtomicUsize::new(0));
-            let its = ran.clone();
+            let copy = ran.clone();
             let polls = world.spawn("polls", move |reactor| {
                 (0..1_000).any(|_| {
                     wait(&reactor);
-                    its.load(Ordering::SeqCst) > 0
+                    copy.load(Ordering::SeqCst) > 0
                 })
             });
-            // With a reactor of its own, too.
-            let (polls_too, its) = (seed % 2 == 0, ran.clone());
+            // Also a member that makes its own reactor.
+            let (polls_too, copy) = (seed % 2 == 0, ran.clone());
             let custom = world.spawn_with_driver("custom", move |driver| {
                 let reactor = Reactor::with_driver(driver).unwrap();
                 let mut count = 0;
-                while polls_too && its.load(Ordering::SeqCst) == 0 && count < 1_000 {
+                while polls_too && copy.load(Ordering::SeqCst) == 0 && count < 1_000 {
                     wait(&reactor);
                     count += 1;
                 }
@@ -557,9 +557,9 @@ fn the_seed_orders_messages_of_one_instant() {
         world.run().unwrap();
         let order: Vec<_> = rx.try_iter().collect();
         for n in 0..3 {
-            let its: Vec<_> =
+            let rounds: Vec<_> =
                 order.iter().filter(|(from, _)| *from == n).map(|(_, round)| *round).collect();
-            assert_eq!(its, [0, 1], "a link keeps its order");
+            assert_eq!(rounds, [0, 1], "a link keeps its order");
         }
         order
     };
@@ -569,7 +569,7 @@ fn the_seed_orders_messages_of_one_instant() {
 }
 
 #[test]
-fn a_message_may_follow_a_timer_of_its_instant() {
+fn a_message_may_follow_a_simultaneous_timer() {
     let first = |seed| {
         let mut world = SimWorld::new(seed);
         let (tx, rx) = channel::unbounded();
@@ -588,20 +588,20 @@ fn a_message_may_follow_a_timer_of_its_instant() {
 }
 
 #[test]
-fn restarts_in_drops_are_one_history() {
+fn restarts_in_drops_are_deterministic() {
     let _dog = dog();
     let history = || {
         let mut world = SimWorld::new(11);
         let (handle, log) = (world.handle(), Arc::new(Mutex::new(Vec::new())));
         fn life(world: &WorldHandle, log: &Arc<Mutex<Vec<(u32, Time)>>>, n: u32) {
-            let (its, log) = (world.clone(), log.clone());
+            let (copy, log) = (world.clone(), log.clone());
             world.spawn("phoenix", move |reactor| {
                 log.lock().unwrap().push((n, reactor.now()));
-                let (again, its_log) = (its.clone(), log.clone());
+                let (again, log_copy) = (copy.clone(), log.clone());
                 keep_in_thread_local(Box::new(OnDrop(move || {
                     if n < 5 {
                         again.kill("phoenix");
-                        life(&again, &its_log, n + 1);
+                        life(&again, &log_copy, n + 1);
                     }
                 })));
                 sleep(&reactor, ms(3));
@@ -616,7 +616,7 @@ fn restarts_in_drops_are_one_history() {
     assert_eq!(history(), first);
 }
 
-/// A sender that the other side waits for, in drops of all kinds.
+/// A member's drop drops another world.
 #[test]
 fn a_world_dropped_in_a_members_drop_ends() {
     let _dog = dog();

@@ -1,5 +1,5 @@
-//! Simulated worlds: one history a seed, links that delay, lose and part, crashes, and what stands
-//! still or blocks is told.
+//! Simulated worlds: one history a seed, links with delays, losses and partitions, crashes, and
+//! reports of deadlocks.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,10 +26,10 @@ fn noted<T: Clone>(log: &Log<T>) -> Vec<T> {
     log.lock().unwrap().clone()
 }
 
-/// Notes what comes, and when, until the senders are gone.
-fn keep_a_log<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) -> Log<(u64, T)> {
+/// Logs each message with its time until the senders are dropped.
+fn spawn_logger<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) -> Log<(u64, T)> {
     let log = Log::default();
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn(name, move |reactor| {
         let inbox = reactor.register(rx).unwrap();
         loop {
@@ -37,7 +37,7 @@ fn keep_a_log<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) 
                 recv(inbox) -> message => match message {
                     Ok(message) => {
                         let now = (reactor.now() - Time::ZERO).as_millis() as u64;
-                        note(&its, (now, message))
+                        note(&copy, (now, message))
                     }
                     Err(_) => break,
                 },
@@ -50,7 +50,7 @@ fn keep_a_log<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) 
 // Time and turns.
 
 #[test]
-fn members_share_a_clock_that_jumps_to_the_next_deadline_of_any_of_them() {
+fn the_clock_jumps_to_the_next_deadline() {
     let mut world = SimWorld::new(1);
     let log = Log::default();
     for (name, period) in [("a", 20), ("b", 30)] {
@@ -98,7 +98,7 @@ fn only_one_member_runs_at_a_time() {
     world.run().unwrap();
 }
 
-/// Who went at each of 20 instants at which all could.
+/// Returns the members in the order of their runs, at 20 instants at which all members were due.
 fn order(seed: u64) -> Vec<u64> {
     let mut world = SimWorld::new(seed);
     let log = Log::default();
@@ -116,17 +116,17 @@ fn order(seed: u64) -> Vec<u64> {
 }
 
 #[test]
-fn who_goes_first_is_the_seeds_choice() {
+fn the_seed_chooses_who_runs_first() {
     for seed in 0..10 {
         assert_eq!(order(seed), order(seed), "seed {seed}");
     }
     assert_ne!(order(1), order(2));
     let first: Vec<u64> = (0..40).map(|seed| order(seed)[0]).collect();
-    assert!((0..4).all(|n| first.contains(&n)), "somebody never goes first: {first:?}");
+    assert!((0..4).all(|n| first.contains(&n)), "a member never runs first: {first:?}");
 }
 
 #[test]
-fn the_choices_among_ready_cases_are_the_seeds() {
+fn the_seed_chooses_among_ready_cases() {
     let choices = |seed| {
         let mut world = SimWorld::new(seed);
         let member = world.spawn("a", |reactor| {
@@ -146,7 +146,7 @@ fn the_choices_among_ready_cases_are_the_seeds() {
 }
 
 #[test]
-fn channels_between_members_work_at_once_and_lose_nothing() {
+fn channels_between_members_lose_nothing() {
     let _dog = dog();
     for capacity in [Some(0), Some(1), Some(16), None] {
         for seed in 0..20 {
@@ -176,19 +176,19 @@ fn channels_between_members_work_at_once_and_lose_nothing() {
             }
             drop(tx);
             world.run().unwrap();
-            assert_eq!(world.now(), Time::ZERO, "no time passes");
+            assert_eq!(world.now(), Time::ZERO, "sends must take no time");
             let received = receiver.take().unwrap();
             for sender in 0..2 {
-                let its: Vec<u32> =
+                let own: Vec<u32> =
                     received.iter().filter(|(from, _)| *from == sender).map(|(_, n)| *n).collect();
-                assert_eq!(its, (0..20).collect::<Vec<_>>(), "capacity {capacity:?}, seed {seed}");
+                assert_eq!(own, (0..20).collect::<Vec<_>>(), "capacity {capacity:?}, seed {seed}");
             }
         }
     }
 }
 
 #[test]
-fn a_wait_a_notifier_and_a_context_work_between_members() {
+fn waits_notifiers_and_contexts_work_between_members() {
     let mut world = SimWorld::new(3);
     let (context, canceller) = Context::on_clock(world.clock()).with_timeout(HOUR);
     let (notifiers, notifier) = channel::bounded(1);
@@ -228,7 +228,7 @@ fn a_wait_a_notifier_and_a_context_work_between_members() {
 }
 
 #[test]
-fn a_contexts_deadline_is_the_same_for_all_members_and_outside() {
+fn a_contexts_deadline_is_shared_by_all_members() {
     let mut world = SimWorld::new(4);
     let (context, _canceller) = Context::on_clock(world.clock()).with_timeout(HOUR);
     let members: Vec<_> = (0..3)
@@ -250,14 +250,14 @@ fn a_contexts_deadline_is_the_same_for_all_members_and_outside() {
 }
 
 #[test]
-fn run_for_stops_at_its_time_and_goes_on_where_it_was() {
+fn run_for_stops_at_its_time_and_resumes() {
     let mut world = SimWorld::new(5);
     let log = Log::default();
-    let its = log.clone();
+    let copy = log.clone();
     let member = world.spawn("a", move |reactor| {
         let ticker = reactor.every(ms(10)).unwrap();
         for n in 1..=5 {
-            select! { reactor; recv(ticker) -> _ => note(&its, n) }
+            select! { reactor; recv(ticker) -> _ => note(&copy, n) }
         }
         "done"
     });
@@ -267,58 +267,58 @@ fn run_for_stops_at_its_time_and_goes_on_where_it_was() {
         assert_eq!(member.take(), None);
     }
     world.run_until(at(10)).unwrap();
-    assert_eq!(world.now(), at(40), "not back");
+    assert_eq!(world.now(), at(40), "the clock went back");
     world.run().unwrap();
     assert_eq!((world.now(), member.take(), member.take()), (at(50), Some("done"), None));
     world.run_for(HOUR).unwrap();
 }
 
 #[test]
-fn a_world_without_members_is_over() {
+fn a_world_without_members_ends_at_once() {
     let mut world = SimWorld::starting_at(1, at(7));
     world.run().unwrap();
     assert_eq!((world.now(), world.stats()), (at(7), Default::default()));
 }
 
 #[test]
-fn members_may_be_added_by_members_and_between_runs() {
+fn members_may_be_added_during_and_between_runs() {
     let mut world = SimWorld::new(6);
     let handle = world.handle();
     let log: Log<&str> = Log::default();
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("parent", move |reactor| {
         sleep(&reactor, ms(5));
-        let log = its.clone();
+        let log = copy.clone();
         handle.spawn("child", move |reactor| {
             sleep(&reactor, ms(5));
             note(&log, "child");
         });
-        note(&its, "parent");
+        note(&copy, "parent");
     });
     world.run().unwrap();
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("late", move |reactor| {
         assert_eq!(reactor.now(), at(10));
-        note(&its, "late");
+        note(&copy, "late");
     });
     world.run().unwrap();
     assert_eq!(noted(&log), ["parent", "child", "late"]);
 }
 
-// What goes wrong.
+// Deadlocks, panics and wrong calls.
 
 #[test]
-fn a_world_in_which_nothing_is_due_says_who_waits() {
+fn a_deadlock_lists_the_waiting_members() {
     let mut world = SimWorld::new(7);
     let (tx, rx) = channel::unbounded::<u32>();
     let link = world.link("client", "server", tx).with_loss(1.0);
-    let log = keep_a_log(&world, "server", rx);
+    let log = spawn_logger(&world, "server", rx);
     let (never, answer) = channel::unbounded::<()>();
-    let its = link.clone();
+    let copy = link.clone();
     world.spawn("client", move |reactor| {
         let inbox = reactor.register(answer).unwrap();
         sleep(&reactor, ms(3));
-        its.send(1);
+        copy.send(1);
         select! { reactor; recv(inbox) -> _ => {} }
     });
     let deadlock = world.run().unwrap_err();
@@ -338,8 +338,8 @@ fn a_world_in_which_nothing_is_due_says_who_waits() {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
     assert_eq!(io::Error::from(deadlock.clone()).kind(), io::ErrorKind::Deadlock);
-    assert_eq!(world.run_for(HOUR), Err(deadlock), "time does not pass");
-    // Nothing is lost: it goes on when there is something.
+    assert_eq!(world.run_for(HOUR), Err(deadlock), "time must not pass");
+    // The members continue when there are messages.
     link.set_loss(0.0);
     link.send(2);
     never.send(()).unwrap();
@@ -348,7 +348,7 @@ fn a_world_in_which_nothing_is_due_says_who_waits() {
     assert_eq!(noted(&log), [(3, 2)]);
 }
 
-/// What the run of a world with this one member panics with.
+/// Runs a world with this one member, and returns the text of the panic.
 fn panic_of(body: impl FnOnce(Reactor) + Send + 'static) -> String {
     let mut world = SimWorld::new(8);
     world.spawn("culprit", body);
@@ -356,7 +356,7 @@ fn panic_of(body: impl FnOnce(Reactor) + Send + 'static) -> String {
 }
 
 #[test]
-fn a_bare_end_that_would_block_in_a_member_is_an_error_that_names_it() {
+fn a_blocking_bare_end_names_its_member() {
     let _dog = dog();
     let blocking: [(&str, fn()); 7] = [
         ("recv", || {
@@ -400,7 +400,7 @@ fn a_bare_end_that_would_block_in_a_member_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_bare_end_that_need_not_block_works_in_a_member() {
+fn a_bare_end_that_need_not_block_works() {
     let _dog = dog();
     let mut world = SimWorld::new(9);
     world.spawn("a", |_| {
@@ -416,7 +416,7 @@ fn a_bare_end_that_need_not_block_works_in_a_member() {
         assert!(rx.recv().is_err());
     });
     world.run().unwrap();
-    // And after the world, on the thread that ran it.
+    // A bare end may block after the world's drop, on the thread that ran it.
     drop(world);
     let (tx, rx) = channel::bounded(1);
     thread::spawn(move || {
@@ -427,7 +427,7 @@ fn a_bare_end_that_need_not_block_works_in_a_member() {
 }
 
 #[test]
-fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with_the_world() {
+fn a_members_panic_is_the_runs_panic() {
     let _dog = dog();
     let dropped = Drops::new();
     let mut world = SimWorld::new(10);
@@ -445,7 +445,7 @@ fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with
     let panicked = catch_unwind(AssertUnwindSafe(|| drop(world.run())));
     assert_eq!(text(panicked.unwrap_err()), "on purpose");
     assert_eq!(dropped.count(), 0);
-    // Who has not begun ends, too.
+    // A member that has not begun ends, too.
     let counted = dropped.message();
     world.spawn("late", move |_| drop(counted));
     drop(world);
@@ -453,7 +453,7 @@ fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with
 }
 
 #[test]
-fn a_world_dropped_in_the_middle_kills_its_members_and_what_they_sent_is_dropped() {
+fn dropping_a_world_drops_members_and_messages() {
     let _dog = dog();
     let payload = Arc::new(());
     let (tx, rx) = channel::unbounded();
@@ -461,9 +461,9 @@ fn a_world_dropped_in_the_middle_kills_its_members_and_what_they_sent_is_dropped
     {
         let mut world = SimWorld::new(11);
         link = world.link("a", "b", tx).with_delay(HOUR..=HOUR);
-        let (its, message) = (link.clone(), payload.clone());
+        let (copy, message) = (link.clone(), payload.clone());
         world.spawn("a", move |reactor| {
-            its.send(message.clone());
+            copy.send(message.clone());
             sleep(&reactor, HOUR * 2);
         });
         world.run_for(ms(1)).unwrap();
@@ -471,7 +471,7 @@ fn a_world_dropped_in_the_middle_kills_its_members_and_what_they_sent_is_dropped
         assert_eq!(Arc::strong_count(&payload), 3);
     }
     assert_eq!(Arc::strong_count(&payload), 1);
-    // A link that outlives its world leads nowhere.
+    // A link that outlives its world delivers nothing.
     link.send(payload.clone());
     assert_eq!(Arc::strong_count(&payload), 1);
     drop(link);
@@ -479,7 +479,7 @@ fn a_world_dropped_in_the_middle_kills_its_members_and_what_they_sent_is_dropped
 }
 
 #[test]
-fn a_name_is_one_members_at_a_time_and_must_be_known() {
+fn names_must_be_unique_and_known() {
     let mut world = SimWorld::new(12);
     world.spawn("a", |reactor| sleep(&reactor, ms(1)));
     let panicked = |f: &dyn Fn()| panic_text(f);
@@ -495,17 +495,17 @@ fn a_name_is_one_members_at_a_time_and_must_be_known() {
     world.run().unwrap();
     world.spawn("a", |_| ());
     world.run().unwrap();
-    assert!(!world.kill("a"), "it has returned");
+    assert!(!world.kill("a"), "killed a member that has returned");
 }
 
 // Links.
 
-/// What 1,000 messages, a millisecond apart, come to.
+/// Sends 1,000 messages, a millisecond apart. Returns the log of the receiver and the statistics.
 fn stream(seed: u64, with: impl FnOnce(Link<u64>) -> Link<u64>) -> (Vec<(u64, u64)>, LinkStats) {
     let mut world = SimWorld::new(seed);
     let (tx, rx) = channel::unbounded();
     let link = with(world.link("a", "b", tx));
-    let log = keep_a_log(&world, "b", rx);
+    let log = spawn_logger(&world, "b", rx);
     let sender = world.spawn("a", move |reactor| {
         let ticker = reactor.every(ms(1)).unwrap();
         for _ in 0..1_000 {
@@ -523,14 +523,14 @@ fn stream(seed: u64, with: impl FnOnce(Link<u64>) -> Link<u64>) -> (Vec<(u64, u6
 }
 
 #[test]
-fn a_plain_link_delivers_at_once_in_order_and_everything() {
+fn a_plain_link_delivers_everything_at_once() {
     let (log, stats) = stream(1, |link| link);
     assert_eq!(log, (1..=1_000).map(|n| (n, n)).collect::<Vec<_>>());
     assert_eq!(stats, LinkStats { sent: 1_000, delivered: 1_000, lost: 0 });
 }
 
 #[test]
-fn a_delay_is_within_its_range_and_keeps_the_order() {
+fn a_delay_keeps_its_range_and_order() {
     let (log, _) = stream(2, |link| link.with_delay(ms(5)..=ms(25)));
     assert_eq!(log.iter().map(|(_, n)| *n).collect::<Vec<_>>(), (1..=1_000).collect::<Vec<_>>());
     let delays: Vec<u64> = log.iter().map(|(at, n)| at - n).collect();
@@ -540,13 +540,14 @@ fn a_delay_is_within_its_range_and_keeps_the_order() {
 }
 
 #[test]
-fn with_reordering_messages_overtake_each_other() {
+fn reordering_lets_messages_overtake() {
     let (log, stats) = stream(3, |link| link.with_delay(ms(5)..=ms(25)).with_reordering());
     let mut order: Vec<u64> = log.iter().map(|(_, n)| *n).collect();
     assert!(!order.is_sorted());
     assert!(log.iter().all(|(at, n)| (5..=25).contains(&(at - n))));
     let mean = log.iter().map(|(at, n)| at - n).sum::<u64>() as f64 / 1_000.0;
-    // In whole ms, rounded down: 14.5, and 6.1 / sqrt(1000) is its standard error.
+    // The mean is 14.5, because the delays are rounded down to ms. Its standard error is 6.1 /
+    // sqrt(1000).
     assert!((13.5..15.5).contains(&mean), "{mean}");
     order.sort_unstable();
     assert_eq!(order, (1..=1_000).collect::<Vec<_>>());
@@ -554,7 +555,7 @@ fn with_reordering_messages_overtake_each_other() {
 }
 
 #[test]
-fn a_loss_takes_its_share() {
+fn losses_match_their_probability() {
     for (seed, probability, share) in
         [(4, 0.3, 240..360), (5, 0.9, 860..940), (6, 0.0, 0..1), (7, 1.0, 1_000..1_001)]
     {
@@ -566,7 +567,7 @@ fn a_loss_takes_its_share() {
 }
 
 #[test]
-fn the_same_seed_loses_and_delays_the_same_messages() {
+fn the_seed_chooses_losses_and_delays() {
     let run = |seed| {
         stream(seed, |link| link.with_delay(ms(1)..=ms(50)).with_loss(0.2).with_reordering()).0
     };
@@ -575,7 +576,7 @@ fn the_same_seed_loses_and_delays_the_same_messages() {
 }
 
 #[test]
-fn a_full_channel_loses_what_comes() {
+fn a_full_channel_loses_messages() {
     let mut world = SimWorld::new(13);
     let (tx, rx) = channel::bounded(2);
     let link = world.link("a", "b", tx);
@@ -590,25 +591,25 @@ fn a_full_channel_loses_what_comes() {
 }
 
 #[test]
-fn the_receiver_is_disconnected_after_the_link_and_what_is_on_the_way() {
+fn messages_in_flight_precede_the_disconnection() {
     let mut world = SimWorld::new(14);
     let (tx, rx) = channel::unbounded();
     let link = world.link("a", "b", tx).with_delay(ms(10)..=ms(10));
-    let log = keep_a_log(&world, "b", rx);
+    let log = spawn_logger(&world, "b", rx);
     world.spawn("a", move |_| link.send("last words"));
     world.run().unwrap();
     assert_eq!(noted(&log), [(10, "last words")]);
 }
 
-/// Three members; each sends to each other one, once every 10 ms, its name.
+/// Three members. Each sends its name to the other two every 10 ms.
 struct Gossip {
     world: SimWorld,
-    heard: Log<(&'static str, &'static str)>,
+    received: Log<(&'static str, &'static str)>,
 }
 
 fn gossip(delay: Duration) -> Gossip {
     let world = SimWorld::new(15);
-    let heard = Log::default();
+    let received = Log::default();
     let names = ["a", "b", "c"];
     for from in names {
         let links: Vec<_> = names
@@ -616,11 +617,11 @@ fn gossip(delay: Duration) -> Gossip {
             .filter(|to| *to != from)
             .map(|to| {
                 let (tx, rx) = channel::unbounded::<&str>();
-                let heard = heard.clone();
+                let received = received.clone();
                 world.spawn(&format!("{from} to {to}"), move |reactor| {
                     let inbox = reactor.register(rx).unwrap();
                     while let Ok(from) = select! { reactor; recv(inbox) -> from => from } {
-                        note(&heard, (from, to));
+                        note(&received, (from, to));
                     }
                 });
                 world.link(from, to, tx).with_delay(delay..=delay)
@@ -635,16 +636,16 @@ fn gossip(delay: Duration) -> Gossip {
             }
         });
     }
-    Gossip { world, heard }
+    Gossip { world, received }
 }
 
 impl Gossip {
-    /// Who hears whom in the next 100 ms.
+    /// Returns the pairs of sender and receiver of the next 100 ms.
     fn pairs(&mut self) -> Vec<String> {
-        self.heard.lock().unwrap().clear();
+        self.received.lock().unwrap().clear();
         self.world.run_for(ms(100)).unwrap();
         let mut pairs: Vec<String> =
-            noted(&self.heard).iter().map(|(from, to)| format!("{from}{to}")).collect();
+            noted(&self.received).iter().map(|(from, to)| format!("{from}{to}")).collect();
         pairs.sort();
         pairs.dedup();
         pairs
@@ -652,31 +653,31 @@ impl Gossip {
 }
 
 #[test]
-fn partitions_and_cuts_stop_what_crosses_them_until_they_are_healed() {
+fn partitions_and_cuts_last_until_healed() {
     let mut gossip = gossip(ms(1));
     let all = ["ab", "ac", "ba", "bc", "ca", "cb"];
     assert_eq!(gossip.pairs(), all);
     gossip.world.partition(&[&["a", "b"], &["c"]]);
     assert_eq!(gossip.pairs(), ["ab", "ba"]);
     gossip.world.partition(&[&["b"]]);
-    assert_eq!(gossip.pairs(), ["ac", "ca"], "the rest is one group");
+    assert_eq!(gossip.pairs(), ["ac", "ca"], "the other members must be one group");
     gossip.world.partition(&[&["a"], &["b"], &["c"]]);
     assert_eq!(gossip.pairs(), [""; 0]);
     gossip.world.heal();
     assert_eq!(gossip.pairs(), all);
     gossip.world.cut("a", "b");
     gossip.world.cut("c", "a");
-    assert_eq!(gossip.pairs(), ["ac", "ba", "bc", "cb"], "in one direction");
+    assert_eq!(gossip.pairs(), ["ac", "ba", "bc", "cb"], "a cut must have one direction");
     gossip.world.mend("a", "b");
     assert_eq!(gossip.pairs(), ["ab", "ac", "ba", "bc", "cb"]);
     gossip.world.partition(&[&["b"]]);
     assert_eq!(gossip.pairs(), ["ac"]);
     gossip.world.heal();
-    assert_eq!(gossip.pairs(), all, "cuts are healed, too");
+    assert_eq!(gossip.pairs(), all, "heal must heal cuts");
 }
 
 #[test]
-fn what_is_on_its_way_when_the_network_parts_is_lost() {
+fn a_partition_loses_messages_in_flight() {
     let mut gossip = gossip(ms(25));
     gossip.world.run_for(ms(42)).unwrap(); // sent at 20, 30 and 40
     let before = gossip.world.stats().links;
@@ -689,7 +690,7 @@ fn what_is_on_its_way_when_the_network_parts_is_lost() {
 }
 
 #[test]
-fn what_is_sent_while_the_network_is_parted_is_lost_though_it_would_arrive_after_the_healing() {
+fn messages_sent_into_a_partition_are_lost() {
     let mut world = SimWorld::new(15);
     let (tx, rx) = channel::unbounded();
     let link = world.link("a", "b", tx).with_delay(ms(10)..=ms(10));
@@ -708,19 +709,19 @@ fn what_is_sent_while_the_network_is_parted_is_lost_though_it_would_arrive_after
 // Crashes.
 
 #[test]
-fn a_killed_member_drops_what_it_holds_prints_nothing_and_may_be_restarted() {
+fn a_killed_member_drops_its_values_and_restarts() {
     let _dog = dog();
     let mut world = SimWorld::new(16);
     let (tx, rx) = channel::unbounded::<u32>();
     let link = world.link("a", "b", tx).with_delay(ms(5)..=ms(5));
-    let its = link.clone();
+    let copy = link.clone();
     let sender = world.spawn("a", move |reactor| {
         for n in 0.. {
-            its.send(n);
+            copy.send(n);
             sleep(&reactor, ms(10));
         }
     });
-    let log = keep_a_log(&world, "b", rx);
+    let log = spawn_logger(&world, "b", rx);
     world.run_for(ms(22)).unwrap();
     assert!(world.kill("b"));
     assert!(!world.kill("b") && !world.kill("nobody"));
@@ -729,22 +730,22 @@ fn a_killed_member_drops_what_it_holds_prints_nothing_and_may_be_restarted() {
     assert_eq!(
         link.stats(),
         LinkStats { sent: 5, delivered: 2, lost: 2 },
-        "the one sent at 40 is on its way"
+        "the message sent at 40 must be in flight"
     );
-    // Another life, another channel.
+    // The member starts again with another channel.
     let (tx, rx) = channel::unbounded();
     link.reconnect(tx);
-    let log = keep_a_log(&world, "b", rx);
+    let log = spawn_logger(&world, "b", rx);
     world.run_for(ms(10)).unwrap();
     assert_eq!(noted(&log), [(45, 4)]);
     assert!(world.kill("a"));
     assert_eq!(sender.take(), None);
     drop(link);
-    world.run().unwrap(); // b is disconnected, and everybody has gone
+    world.run().unwrap(); // b is disconnected, and all members have ended
 }
 
 #[test]
-fn a_member_may_kill_another_and_itself() {
+fn a_member_may_kill_another_or_itself() {
     let _dog = dog();
     let mut world = SimWorld::new(17);
     let handle = world.handle();
@@ -756,31 +757,31 @@ fn a_member_may_kill_another_and_itself() {
         assert!(!handle.kill("victim"));
         assert!(handle.kill("killer"));
         sleep(&reactor, ms(5));
-        unreachable!("it is dead");
+        unreachable!("a killed member ran");
     });
     world.run().unwrap();
     assert_eq!((world.now(), victim.take(), killer.take()), (at(10), None, None));
 }
 
 #[test]
-fn what_a_killed_member_leaves_unlocks_who_waits_for_it() {
+fn a_kill_disconnects_the_members_channels() {
     let mut world = SimWorld::new(18);
     let (tx, rx) = channel::bounded::<()>(1);
     world.spawn("a", move |reactor| {
         let _tx = tx;
         sleep(&reactor, HOUR);
     });
-    let log = keep_a_log(&world, "b", rx);
+    let log = spawn_logger(&world, "b", rx);
     world.run_for(ms(1)).unwrap();
     world.kill("a");
     world.run().unwrap();
     assert_eq!((noted(&log), world.now()), (vec![], at(1)));
 }
 
-// Its own reactor.
+// Members with their own reactors.
 
 #[test]
-fn a_member_may_make_its_reactor_itself() {
+fn a_member_may_make_its_reactor() {
     let mut world = SimWorld::new(19);
     let member = world.spawn_with_driver("a", |driver| {
         let reactor = Reactor::with_driver(driver).unwrap();
@@ -794,7 +795,7 @@ fn a_member_may_make_its_reactor_itself() {
 
 #[test]
 fn dropped_worlds_leave_no_thread_behind() {
-    alone!(); // the threads are those of the process
+    alone!(); // the test counts the threads of the process
     for seed in 0..300 {
         let mut world = SimWorld::new(seed);
         for n in 0..3 {
@@ -811,7 +812,7 @@ fn dropped_worlds_leave_no_thread_behind() {
             let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
             threads.trim().parse::<usize>().unwrap()
         };
-        // A thread counts for a moment after it was joined.
+        // A thread counts for a moment after its join.
         let begin = Instant::now();
         while threads() >= 200 {
             assert!(begin.elapsed() < Duration::from_secs(60), "{} threads", threads());
@@ -821,7 +822,7 @@ fn dropped_worlds_leave_no_thread_behind() {
 }
 
 #[test]
-fn a_deadlock_is_an_error_like_any_other() {
+fn a_deadlock_implements_error() {
     fn check<T: std::error::Error + Send + Sync + Clone>() {}
     check::<Deadlock>();
 }

@@ -1,11 +1,10 @@
-//! The whole timer interface against a model: timers, tickers and callbacks as a list of deadlines,
-//! on a virtual clock.
+//! The whole timer interface against a model. On a virtual clock, the model keeps timers, tickers
+//! and callbacks as a list of deadlines.
 //!
-//! Both sides do the same operations. A callback runs in the middle of a wait; it tells the model
-//! when it is called, the model first lives through the time until then, and both go on with what
-//! the callback does. So the model knows at every moment what is armed, what is ready and what is
-//! to be called, and it predicts every sleep to the nanosecond: until the least of all deadlines
-//! plus their slack.
+//! Both sides do the same operations. A callback runs in the middle of a wait and tells the model
+//! about its call. The model first advances through the time until then; then both sides do the
+//! callback's operations. So the model always knows the armed, the ready and the due sources. The
+//! model predicts every sleep to the nanosecond: until the least of all deadlines plus their slack.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -24,17 +23,17 @@ use proptest::prelude::*;
 
 use support::{keys, ms, simulated};
 
-/// ns: never.
+/// A time in ns that never comes.
 const NEVER: u64 = u64::MAX;
-/// How often one callback does what it has to do when called; afterwards it is only called.
+/// The number of calls in which a callback does its operations. Later calls do nothing.
 const ACTIVE_CALLS: u32 = 3;
-/// How many sources callbacks may make in one run: more than the timer queue looks at for one sleep
-/// would make that end too early.
+/// The most sources that callbacks may make in one run. With more than the timer queue visits for
+/// one sleep, the sleep would end too early.
 const MADE_IN_CALLS: usize = 16;
-/// The delay that Delay does not take for one.
+/// The delay in ns that `Delay` tolerates.
 const TOLERANCE: u64 = 5_000_000;
 
-// ---- What can be done.
+// ---- The operations.
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -50,13 +49,14 @@ enum When {
     In(u64),
     /// Since the origin; most often in the past.
     At(u64),
-    /// By so much before or after the deadline it has, or from now if it has none.
+    /// This long before or after the current deadline, or from now without a deadline.
     Earlier(u64),
     Later(u64),
     Never,
 }
 
-/// Which source: one of all there ever were, or in a callback now and then itself.
+/// The index of a source among all that were made. In a callback the index may mean the callback
+/// itself.
 type Which = usize;
 
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ enum Op {
     ResetRemotely(Which, u64),
     Advance(u64),
     TryWait(usize, u8),
-    // Those that a callback does not do: they may block.
+    // Operations that may block. A callback does not do these.
     Wait(usize, u8),
     WaitTimeout(usize, u64),
     SelectDefault(Which, Which),
@@ -114,13 +114,13 @@ fn advance() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => 0..10u64,
         2 => 10..2_000u64,
-        // About what Delay takes for on time.
+        // Close to the delay that `Delay` tolerates.
         1 => TOLERANCE - 20..TOLERANCE + 20,
     ]
     .prop_map(Op::Advance)
 }
 
-/// What callbacks do, too.
+/// Operations that callbacks do, too.
 fn inner_op() -> impl Strategy<Value = Op> {
     let which = any::<Which>;
     let d = 0..10u64;
@@ -184,9 +184,9 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pending {
     Nothing,
-    /// Deadline and the number of the arm.
+    /// The deadline and the number of the arm.
     Armed(u64, u64),
-    /// Found due by a turn: ready to be taken, or to be called.
+    /// A turn found the source due: it is ready to be taken, or to be called.
     Expired(u64),
 }
 
@@ -195,7 +195,7 @@ struct Entry {
     kind: Kind,
     alive: bool,
     pending: Pending,
-    /// The deadline armed last.
+    /// The last armed deadline.
     last: u64,
     period: u64,
     behavior: MissedTickBehavior,
@@ -210,7 +210,7 @@ enum Post {
     Reset(usize, u64, u64),
 }
 
-/// What a wait waits for.
+/// The sources that end a wait.
 #[derive(Clone, Debug, Default, PartialEq)]
 enum Awaited {
     Anything,
@@ -222,21 +222,21 @@ enum Awaited {
 #[derive(Clone, Debug, Default)]
 struct Model {
     now: u64,
-    /// The reactor's.
+    /// The slack of the reactor.
     slack: u64,
     entries: Vec<Entry>,
     ready: VecDeque<usize>,
     calls: VecDeque<usize>,
-    /// Calls left in the batch under way: the first ones of `calls`.
+    /// Calls left in the current batch: the first calls of `calls`.
     batch: usize,
-    /// The batch, or a post, may have armed what is due already.
+    /// The batch, or a post, may have armed a source that is already due.
     settles: bool,
-    /// A place in the mailbox, by the slot: later requests for the same slot join it.
+    /// The requests of the mailbox, by slot. Later requests for a slot join the first.
     posts: VecDeque<(u32, Vec<Post>)>,
     arms: u64,
     put_off: bool,
-    /// Something was made due in the middle of a wait: whether a sleep after that saved a wake-up
-    /// is a matter of opinion.
+    /// A source became due in the middle of a wait. Then the model does not predict whether the
+    /// next sleep counts as coalesced.
     uncertain: bool,
     coalesced: u64,
     called: u64,
@@ -244,17 +244,17 @@ struct Model {
     stale: u64,
     awaited: Awaited,
     until: u64,
-    /// A wait that has time looks once more when that is over.
-    looks_again: bool,
-    /// And has done so.
+    /// A wait with a timeout polls once more after the timeout.
+    polls_again: bool,
+    /// The wait has done this poll.
     timed_out: bool,
-    /// Called in this turn, with the turn's reading of the clock. Those called when the time was
-    /// over are not called again.
+    /// The callbacks of this turn, with the turn's reading of the clock. A callback called after
+    /// the end of the time is not called again.
     called_now: Vec<(usize, u64)>,
-    /// Those of the calls that the batch under way leaves to the next turn.
+    /// The calls that the current batch leaves to the next turn.
     put_off_calls: Vec<usize>,
-    /// A sleep of zero calls at its end what is due and was not called in its turn. It has not done
-    /// so yet.
+    /// A sleep of zero calls, at its end, the due callbacks that its turn did not call. True until
+    /// then.
     finishes: bool,
 }
 
@@ -303,8 +303,8 @@ impl Model {
         self.entries.len() - 1
     }
 
-    /// Takes away what is pending. Returns true if something was. A callback of the batch under way
-    /// leaves the batch: if it becomes due again meanwhile, it is the next batch's.
+    /// Disarms a source. Returns true if it was pending. A callback leaves the current batch; if it
+    /// becomes due again meanwhile, it belongs to the next batch.
     fn clear(&mut self, i: usize) -> bool {
         self.ready.retain(|&ready| ready != i);
         if let Some(place) = self.calls.iter().position(|&called| called == i) {
@@ -322,7 +322,7 @@ impl Model {
         was
     }
 
-    /// Nobody owns it and nothing is pending: it goes.
+    /// Releases a detached source that is not pending.
     fn release_detached(&mut self, i: usize) {
         let entry = &mut self.entries[i];
         if entry.detached && !entry.running && entry.pending == Pending::Nothing {
@@ -357,7 +357,7 @@ impl Model {
         Ok(self.arm(i, t))
     }
 
-    /// What any turn does first, in a callback too: what is due expires, in the order of deadlines
+    /// The first step of any turn, in a callback too. Due sources expire, in the order of deadlines
     /// and of arming.
     fn expire(&mut self) {
         self.expire_until(self.now);
@@ -388,8 +388,8 @@ impl Model {
         }
     }
 
-    /// What a turn does that is in no callback: afterwards a batch of calls is due.
-    fn look(&mut self) {
+    /// A turn outside callbacks. Afterwards a batch of calls is due.
+    fn turn(&mut self) {
         self.expire();
         for post in std::mem::take(&mut self.posts).into_iter().flat_map(|(_, posts)| posts) {
             self.uncertain = true;
@@ -406,12 +406,13 @@ impl Model {
         self.settle();
     }
 
-    /// When a batch is over, what it has armed expires; a callback is the next batch's.
+    /// At the end of a batch the sources that it has armed expire. Due callbacks belong to the next
+    /// batch.
     fn settle(&mut self) {
         if self.settles && self.batch_is_over() {
             self.settles = false;
             self.batch = 0;
-            // Behind those that nested selects have found meanwhile.
+            // New calls go behind those that nested selects have found meanwhile.
             let is_new = |i: &usize| !self.put_off_calls.contains(i);
             let (new, put_off): (Vec<_>, Vec<_>) = self.calls.iter().copied().partition(is_new);
             self.calls = new.into_iter().chain(put_off).collect();
@@ -423,7 +424,7 @@ impl Model {
         self.batch == 0 || self.calls.iter().all(|i| self.put_off_calls.contains(i))
     }
 
-    /// A request of another thread, for the timer in this slot.
+    /// Adds a request of another thread, for the timer in this slot.
     fn post(&mut self, slot: u32, post: Post) {
         match self.posts.iter_mut().find(|place| place.0 == slot) {
             Some((_, posts)) => posts.push(post),
@@ -431,9 +432,9 @@ impl Model {
         }
     }
 
-    /// The last look of a wait: another batch, without those in `called_now`.
+    /// The last turn of a wait: another batch, without the callbacks in `called_now`.
     fn finish(&mut self) {
-        self.look();
+        self.turn();
         let (again, new): (Vec<_>, Vec<_>) = self
             .calls
             .iter()
@@ -444,8 +445,8 @@ impl Model {
         self.settle();
     }
 
-    /// Whether a turn would find something else than sources.
-    fn has_errands(&self) -> bool {
+    /// Returns true if a turn would have work other than ready sources.
+    fn has_turn_work(&self) -> bool {
         let due = |entry: &Entry| match entry.pending {
             Pending::Armed(d, _) => d <= self.now && d != NEVER,
             _ => false,
@@ -461,7 +462,7 @@ impl Model {
         }
     }
 
-    /// When a sleep that begins now ends: at the least of all deadlines plus their slack.
+    /// Returns the end of a sleep that begins now: the least of all deadlines plus their slack.
     fn sleep_until(&mut self) -> u64 {
         let armed = self.entries.iter().filter_map(|entry| match entry.pending {
             Pending::Armed(deadline, _) => {
@@ -477,57 +478,52 @@ impl Model {
         latest
     }
 
-    /// Whether it slept although something was due, which the slack of all that was due allowed: a
-    /// callback took its time, and the loop goes by the time that it read before.
+    /// Returns true if the reactor slept although a source was due, within the slack of all due
+    /// sources. This happens when a callback took long: the loop uses the time that it read before.
     fn has_overslept(&mut self, observed: u64) -> bool {
         if !self.calls.is_empty() || self.sleep_until() <= self.now {
             self.put_off = false;
             return false;
         }
         let mut awake = self.clone();
-        awake.look();
-        awake.found() || awake.live_until(observed).is_err()
+        awake.turn();
+        awake.found() || awake.advance_until(observed).is_err()
     }
 
-    /// Lives through the time that the reactor has slept, turn by turn.
-    fn live_until(&mut self, observed: u64) -> Result<(), TestCaseError> {
+    /// Advances turn by turn through the time in which the reactor has slept.
+    fn advance_until(&mut self, observed: u64) -> Result<(), TestCaseError> {
         self.settle();
         while self.now < observed {
             prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
             prop_assert!(
                 !self.found(),
-                "it slept until {} although {:?} was ready",
+                "slept until {} although {:?} was ready",
                 observed,
                 self.ready
             );
-            // The origin of time needs no reading of the clock; but what was posted meanwhile may
-            // take it away again.
+            // The origin of time needs no reading of the clock. But a post may have removed the
+            // source again.
             self.expire_until(0);
             if !self.posts.is_empty() {
-                self.look();
+                self.turn();
                 continue;
             }
             prop_assert!(
                 !self.found(),
-                "it slept until {} although {:?} was due",
+                "slept until {} although {:?} was due",
                 observed,
                 self.ready
             );
-            prop_assert!(
-                self.now < self.until,
-                "it slept until {} and not {}",
-                observed,
-                self.until
-            );
-            if self.has_errands() && !self.has_overslept(observed) {
-                self.look();
+            prop_assert!(self.now < self.until, "slept until {} and not {}", observed, self.until);
+            if self.has_turn_work() && !self.has_overslept(observed) {
+                self.turn();
                 continue;
             }
             self.now = self.sleep_until();
-            prop_assert!(self.now <= observed, "it woke at {} and not at {}", observed, self.now);
-            // The look at the end of the time is the last one.
+            prop_assert!(self.now <= observed, "woke at {} and not at {}", observed, self.now);
+            // The poll at the end of the time is the last poll.
             self.timed_out |= self.now >= self.until;
-            self.look();
+            self.turn();
         }
         Ok(())
     }
@@ -540,13 +536,13 @@ impl Model {
         observed: u64,
         reading: u64,
     ) -> Result<(), TestCaseError> {
-        self.live_until(observed)?;
+        self.advance_until(observed)?;
         if self.batch_is_over() {
-            prop_assert!(!self.found(), "it went on although {:?} was ready", self.ready);
+            prop_assert!(!self.found(), "called a callback although {:?} was ready", self.ready);
             let over = self.now >= self.until;
             let finishes = over && std::mem::take(&mut self.finishes);
-            let may_look = !over || finishes || (self.looks_again && !self.timed_out);
-            prop_assert!(may_look, "called when the wait was over");
+            let may_poll = !over || finishes || (self.polls_again && !self.timed_out);
+            prop_assert!(may_poll, "called after the end of the wait");
             self.timed_out |= over;
             if over {
                 let until = self.until;
@@ -554,11 +550,11 @@ impl Model {
                 self.finish();
             } else {
                 self.called_now.clear();
-                self.look();
+                self.turn();
             }
-            // What was posted may have made something due.
-            if self.batch == 0 && self.has_errands() && !over {
-                self.look();
+            // A post may have made a source due.
+            if self.batch == 0 && self.has_turn_work() && !over {
+                self.turn();
             }
         }
         prop_assert_eq!(self.calls.pop_front(), Some(i));
@@ -572,19 +568,19 @@ impl Model {
         Ok(())
     }
 
-    fn begin(&mut self, awaited: Awaited, until: u64, looks_again: bool) {
+    fn begin(&mut self, awaited: Awaited, until: u64, polls_again: bool) {
         (self.awaited, self.until) = (awaited, until);
-        (self.looks_again, self.timed_out, self.put_off) = (looks_again, false, false);
+        (self.polls_again, self.timed_out, self.put_off) = (polls_again, false, false);
         self.finishes = self.awaited == Awaited::Nothing && until <= self.now;
         self.called_now.clear();
-        self.look();
+        self.turn();
     }
 
-    /// The wait is over: it must be for a reason, and there must be none to fail unless it did.
-    /// Returns whether it has found something.
+    /// Ends the wait. The wait must have a reason to end, or else it must have failed. Returns true
+    /// if the wait found a source.
     fn end(&mut self, observed: u64, failed: Option<io::ErrorKind>) -> Result<bool, TestCaseError> {
         self.settle();
-        self.live_until(observed)?;
+        self.advance_until(observed)?;
         loop {
             prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
             if self.found() {
@@ -597,23 +593,23 @@ impl Model {
                     self.finish();
                     prop_assert_eq!(self.batch, 0, "not called: {:?}", self.calls);
                 }
-                if self.looks_again && !self.timed_out {
-                    self.look();
+                if self.polls_again && !self.timed_out {
+                    self.turn();
                     prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
                 }
                 return Ok(self.found());
             }
-            if self.has_errands() {
-                self.look();
+            if self.has_turn_work() {
+                self.turn();
                 continue;
             }
-            prop_assert_eq!(self.sleep_until(), NEVER, "it ended for no reason");
+            prop_assert_eq!(self.sleep_until(), NEVER, "the wait ended without a reason");
             prop_assert_eq!(failed, Some(io::ErrorKind::Deadlock));
             return Ok(false);
         }
     }
 
-    /// What `wait` reports: what did not fit is first the next time.
+    /// Returns the report of `wait`. Sources that do not fit come first in the next report.
     fn report(&mut self, capacity: usize) -> Vec<usize> {
         let fits = capacity.min(self.ready.len());
         let reported = self.ready.iter().copied().take(fits).collect();
@@ -643,7 +639,7 @@ impl Model {
         Some(Tick { scheduled: scheduled_at, missed })
     }
 
-    /// When a ticker that goes on ticks: at the first point of its grid that is not in the past.
+    /// Resumes a ticker, which ticks at the first point of its grid that is not in the past.
     fn resume(&mut self, i: usize) -> bool {
         if self.entries[i].pending != Pending::Nothing {
             return false;
@@ -655,7 +651,7 @@ impl Model {
     }
 }
 
-// ---- The reactor beside it.
+// ---- The reactor.
 
 enum Real {
     Timer(Timer),
@@ -668,14 +664,14 @@ struct World {
     handle: Handle,
     remote: Remote,
     model: RefCell<Model>,
-    /// `None`: dropped, or detached.
+    /// `None` if the source was dropped or detached.
     reals: RefCell<Vec<Option<Rc<Real>>>>,
-    /// Cases of the select under way: not to be dropped by a callback.
+    /// The cases of the current select. A callback must not drop them.
     held: RefCell<Vec<usize>>,
     ids: RefCell<Vec<TimerId>>,
     made_in_calls: Cell<usize>,
-    /// What a callback has found wrong.
-    wrong: RefCell<Option<TestCaseError>>,
+    /// The first error that a callback has found.
+    callback_error: RefCell<Option<TestCaseError>>,
 }
 
 fn t(nanos: u64) -> Time {
@@ -731,7 +727,7 @@ impl World {
             held: RefCell::default(),
             ids: RefCell::default(),
             made_in_calls: Cell::new(0),
-            wrong: RefCell::default(),
+            callback_error: RefCell::default(),
         };
         (reactor, Rc::new(world))
     }
@@ -753,14 +749,14 @@ impl World {
         }
     }
 
-    /// The slot of a timer, from its id: `TimerId(reactor:slot.generation)`.
+    /// Returns the slot of a timer, from its id: `TimerId(reactor:slot.generation)`.
     fn slot(&self, i: usize) -> u32 {
         let id = format!("{:?}", self.ids.borrow()[i]);
         let slot = id.split([':', '.']).nth(1).and_then(|slot| slot.parse().ok());
         slot.unwrap_or_else(|| panic!("no slot in {id}"))
     }
 
-    /// Which source is meant: of those there ever were.
+    /// Returns the chosen source among all that were made.
     fn pick(&self, which: Which, me: Option<usize>) -> Option<usize> {
         let count = self.ids.borrow().len();
         match me {
@@ -769,18 +765,18 @@ impl World {
         }
     }
 
-    /// Does one thing to the handle that the user still holds, if it is held.
+    /// Calls `f` with the user's handle of a source, unless it was dropped.
     fn with<R>(&self, i: usize, f: impl FnOnce(&Real) -> R) -> Option<R> {
         let real = self.reals.borrow()[i].clone();
         real.as_deref().map(f)
     }
 
-    /// The same, if it is a ticker.
+    /// Calls `f` with the user's handle of a source, if it is a ticker.
     fn with_ticker<R>(&self, i: usize, f: impl FnOnce(&Ticker) -> R) -> Option<R> {
         self.with(i, |real| real.ticker().map(f)).flatten()
     }
 
-    /// Takes the user's handle away, unless a select holds it.
+    /// Takes the user's handle of a source, unless a select holds it.
     fn take_real(&self, i: usize) -> Option<Real> {
         let mut reals = self.reals.borrow_mut();
         if self.held.borrow().contains(&i) {
@@ -792,7 +788,7 @@ impl World {
 
     fn create(self: &Rc<World>, kind: Kind, when: When, slack: Option<u64>, calls: &[Op]) {
         let at = self.resolve(when, None);
-        // A ticker: every `period`, or from a point in time on.
+        // A ticker ticks every `period` from now on, or from `at` on.
         let (now, period) =
             (self.model.borrow().now, if at == NEVER { NEVER } else { at % 12 + 1 });
         let i = self.model.borrow_mut().create(kind, slack, period);
@@ -850,7 +846,7 @@ impl World {
         self.ids.borrow_mut().push(id);
     }
 
-    /// A callback is called.
+    /// The body of each callback.
     fn call(
         self: &Rc<World>,
         i: usize,
@@ -874,11 +870,11 @@ impl World {
         model.entries[i].running = false;
         model.release_detached(i);
         if let Err(error) = result {
-            self.wrong.borrow_mut().get_or_insert(error);
+            self.callback_error.borrow_mut().get_or_insert(error);
         }
     }
 
-    /// Takes from a source and compares.
+    /// Takes from a source, and compares with the model.
     fn take(&self, i: usize) -> Checked {
         let got = self.with(i, Real::take).flatten();
         let expected = self.model.borrow_mut().take(i);
@@ -898,12 +894,12 @@ impl World {
         Ok(())
     }
 
-    /// The callbacks have found nothing wrong.
-    fn check_calls(&self) -> Checked {
-        self.wrong.borrow_mut().take().map_or(Ok(()), Err)
+    /// Fails if a callback has found an error.
+    fn check_callbacks(&self) -> Checked {
+        self.callback_error.borrow_mut().take().map_or(Ok(()), Err)
     }
 
-    /// What was chosen by a select whose first ready case wins.
+    /// Compares the choice of a biased select with the model.
     fn check_choice(&self, cases: &[usize], found: bool, got: Option<Tick>) -> Checked {
         let chosen = cases.iter().copied().find(|i| found && self.model.borrow().ready.contains(i));
         let expected = chosen.and_then(|i| self.model.borrow_mut().take(i));
@@ -911,7 +907,7 @@ impl World {
         Ok(())
     }
 
-    /// Runs a wait beside its prediction.
+    /// Runs a wait, and compares with the model.
     fn wait<R>(
         &self,
         awaited: Awaited,
@@ -921,23 +917,23 @@ impl World {
         let until = patience.map_or(NEVER, |d| self.model.borrow().now.saturating_add(d));
         self.model.borrow_mut().begin(awaited, until, patience.is_some_and(|d| d > 0));
         let result = wait();
-        self.check_calls()?;
+        self.check_callbacks()?;
         let failed = result.as_ref().err().map(io::Error::kind);
         let found = self.model.borrow_mut().end(self.observed(), failed)?;
         Ok((found, result.ok()))
     }
 
-    /// A turn that does not wait; in a callback it makes no calls.
-    fn glance<R>(&self, nested: bool, glance: impl FnOnce() -> R) -> Result<R, TestCaseError> {
+    /// Runs a turn that does not block. In a callback the turn makes no calls.
+    fn poll<R>(&self, nested: bool, poll: impl FnOnce() -> R) -> Result<R, TestCaseError> {
         if nested {
             self.model.borrow_mut().expire();
-            return Ok(glance());
+            return Ok(poll());
         }
         self.model.borrow_mut().begin(Awaited::Nothing, NEVER, false);
-        let result = glance();
-        self.check_calls()?;
+        let result = poll();
+        self.check_callbacks()?;
         self.model.borrow_mut().settle();
-        prop_assert_eq!(self.observed(), self.model.borrow().now, "it did not sleep");
+        prop_assert_eq!(self.observed(), self.model.borrow().now, "a poll slept");
         prop_assert!(
             self.model.borrow().batch_is_over(),
             "not called: {:?}",
@@ -948,7 +944,7 @@ impl World {
 
     fn run(self: &Rc<World>, op: &Op, caller: Option<(usize, &CallbackContext<'_>)>) -> Checked {
         let me = caller.map(|(me, _)| me);
-        // Whether the one meant is the caller, which then has another way, too.
+        // Returns the callback's context if the source is the caller.
         let firing = |i: usize| caller.filter(|&(me, _)| me == i).map(|(_, firing)| firing);
         let pick = |which: Which| self.pick(which, me);
         let pick_real = |which| pick(which).and_then(|i| Some((i, self.take_real(i)?)));
@@ -988,7 +984,7 @@ impl World {
                         Real::Ticker(ticker) => ticker.reset(d(after)).unwrap_or(false),
                     }),
                 };
-                // In its own call one that was dropped does nothing.
+                // A callback that was dropped in its own call does nothing.
                 let expected = got.filter(|_| self.model.borrow().entries[i].alive).map(|_| {
                     if ticker && after == 0 {
                         return false;
@@ -1116,7 +1112,7 @@ impl World {
             }
             Op::TryWait(capacity, take) => {
                 let mut events = Events::with_capacity(capacity);
-                self.glance(me.is_some(), || handle.try_wait(&mut events))?.unwrap();
+                self.poll(me.is_some(), || handle.try_wait(&mut events))?.unwrap();
                 self.check_events(&events, capacity, take)?;
             }
             _ if me.is_some() => unreachable!("a callback does not block"),
@@ -1135,10 +1131,10 @@ impl World {
                 self.wait(Awaited::Nothing, Some(after), || handle.sleep_blocking(d(after)))?;
             }
             Op::SelectDefault(a, b) | Op::SelectBlocking(a, b) | Op::SelectTimeout(a, b, _) => {
-                self.holding(&[a, b], |cases, reals| self.select(op, cases, reals))?;
+                self.with_cases(&[a, b], |cases, reals| self.select(op, cases, reals))?;
             }
             Op::SetTry(ref which) | Op::SetWait(ref which) | Op::SetTimeout(ref which, _) => {
-                self.holding(which, |cases, reals| {
+                self.with_cases(which, |cases, reals| {
                     if cases.is_empty() { Ok(()) } else { self.set(op, cases, reals) }
                 })?;
             }
@@ -1146,8 +1142,8 @@ impl World {
         Ok(())
     }
 
-    /// With those of the sources that can be cases of a select.
-    fn holding(
+    /// Calls `f` with those sources that can be cases of a select.
+    fn with_cases(
         &self,
         which: &[Which],
         f: impl FnOnce(&[usize], &[Rc<Real>]) -> Checked,
@@ -1167,7 +1163,7 @@ impl World {
         result
     }
 
-    /// A `select!` of up to two sources, the first of which goes first.
+    /// Runs a biased `select!` of up to two sources.
     fn select(&self, op: &Op, cases: &[usize], reals: &[Rc<Real>]) -> Checked {
         let (a, b) = (reals.first(), reals.get(1));
         let ((a1, a2), (b1, b2)) = (parts(a), parts(b));
@@ -1176,7 +1172,7 @@ impl World {
         let (found, got) = match *op {
             Op::SelectDefault(..) => (
                 true,
-                Some(self.glance(false, || {
+                Some(self.poll(false, || {
                     select! { handle; biased;
                         recv(a1) -> due => Some(once(due)),
                         recv(a2) -> tick => Some(tick),
@@ -1209,7 +1205,7 @@ impl World {
         self.check_choice(cases, found, got.flatten())
     }
 
-    /// The same by a set of any size.
+    /// Runs a biased `Select` of any size.
     fn set(&self, op: &Op, cases: &[usize], reals: &[Rc<Real>]) -> Checked {
         let mut set = Select::biased(&self.handle);
         for real in reals {
@@ -1228,7 +1224,7 @@ impl World {
         let (found, got) = match *op {
             Op::SetTry(_) => {
                 let got =
-                    self.glance(false, || set.try_wait().map(|chosen| chosen.and_then(received)))?;
+                    self.poll(false, || set.try_wait().map(|chosen| chosen.and_then(received)))?;
                 (true, got.ok())
             }
             Op::SetTimeout(_, after) => {
@@ -1240,7 +1236,7 @@ impl World {
         self.check_choice(cases, found, got.flatten())
     }
 
-    /// Everything that can be asked without a turn.
+    /// Compares everything that can be read without a turn.
     fn check(&self) -> Checked {
         let stats = self.handle.stats();
         let (mut model, reals, ids) =
@@ -1271,7 +1267,7 @@ impl World {
     }
 }
 
-/// A case for each type.
+/// Returns a case for each type.
 fn parts(real: Option<&Rc<Real>>) -> (Option<&Timer>, Option<&Ticker>) {
     (real.and_then(|real| real.timer()), real.and_then(|real| real.ticker()))
 }
@@ -1282,7 +1278,7 @@ fn run(slack: u64, ops: &[Op]) -> Checked {
         world.run(op, None)?;
         world.check()?;
     }
-    // At the end everything that is still armed comes, in order.
+    // At the end all armed sources fire, in order.
     for op in [
         Op::Advance(10_000),
         Op::TryWait(3, u8::MAX),
@@ -1293,7 +1289,7 @@ fn run(slack: u64, ops: &[Op]) -> Checked {
         world.check()?;
     }
     drop(reactor);
-    prop_assert_eq!(Rc::strong_count(&world), 1, "the closures go with the reactor");
+    prop_assert_eq!(Rc::strong_count(&world), 1, "the reactor's drop must drop the closures");
     Ok(())
 }
 
@@ -1303,10 +1299,10 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Every value that arrives is due, unstopped, in order and there exactly once; none is
-    /// missing; every result and every sleep is as predicted.
+    /// Each value that arrives is due and unstopped, in order, and comes once. No value is missing.
+    /// Every result and every sleep is as predicted.
     #[test]
-    fn timers_tickers_and_callbacks_behave_like_a_list_of_deadlines(
+    fn timers_tickers_and_callbacks_match_the_model(
         slack in prop_oneof![2 => Just(0), 1 => 1..20u64],
         ops in vec(op(), 1..60),
     ) {
@@ -1314,10 +1310,10 @@ proptest! {
     }
 }
 
-// What the model has found.
+// Faults that the model has found.
 
 #[test]
-fn a_callback_that_a_nested_turn_found_due_is_called_before_the_loop_sleeps() {
+fn a_callback_found_due_is_called_before_sleeping() {
     let (sim, reactor) = simulated();
     let clock = sim.clone();
     let _slow = reactor.call_after(ms(10), move |cx| {
@@ -1332,7 +1328,7 @@ fn a_callback_that_a_nested_turn_found_due_is_called_before_the_loop_sleeps() {
 }
 
 #[test]
-fn a_callback_that_resets_itself_to_the_origin_of_time_is_due_in_the_next_turn() {
+fn a_callback_reset_to_zero_fires_next_turn() {
     let calls = |reactor: &Reactor, sleep| {
         let mut left = 5;
         let _again = reactor.call_after(Duration::ZERO, move |cx| {
@@ -1345,18 +1341,19 @@ fn a_callback_that_resets_itself_to_the_origin_of_time_is_due_in_the_next_turn()
         reactor.stats().called
     };
     assert_eq!(calls(&simulated().1, ms(50)), 5);
-    // Real time, ever longer: a busy machine may keep the thread from its core until the sleep is
-    // over.
+    // Real time, with longer and longer sleeps: a busy machine may delay the thread until the sleep
+    // ends.
     assert!([50, 500, 5_000, 50_000].iter().any(|&n| calls(&Reactor::new().unwrap(), ms(n)) == 5));
 }
 
 #[test]
-fn a_callback_called_when_the_time_was_over_is_the_next_turns() {
+fn a_callback_after_the_timeout_is_called_later() {
     let callback = |ops| Op::Create(Kind::Callback, When::In(0), None, ops);
-    // Multiples of three: each means itself.
+    // Multiples of three mean the callback itself.
     let first = callback(vec![Op::Reset(12, 3), Op::Advance(3)]);
     let second =
         callback(vec![Op::ResetAtById(21, When::At(0)), Op::Advance(4), Op::TryWait(1, 0)]);
-    // The second is called 1 before the end, the first after it, and then only the second again.
+    // The second callback is called 1 ns before the end, and the first after the end. Then only the
+    // second is called again.
     run(0, &[first, Op::Advance(5), second, Op::Sleep(8)]).unwrap();
 }

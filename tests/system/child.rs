@@ -1,6 +1,6 @@
 //! Child processes as sources.
 
-// Where no kqueue can be waited for (build.rs) there is nothing to test.
+// The module is empty where a kqueue cannot be nested (build.rs).
 #![cfg(not(flat))]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -22,7 +22,7 @@ fn shell(script: &str) -> Child {
 }
 
 #[test]
-fn the_end_of_a_child_ends_a_sleep_and_is_given_once() {
+fn a_childs_exit_ends_a_sleep_once() {
     let _dog = dog();
     let reactor = support::reactor();
     let child = reactor.register(shell("read line; exit 7")).unwrap();
@@ -32,14 +32,15 @@ fn the_end_of_a_child_ends_a_sleep_and_is_given_once() {
     let status = reactor.recv(&child).unwrap().unwrap();
     assert_eq!(status.code(), Some(7));
     assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
-    // No zombie: it has been waited for. Another process's child may have its number by now.
+    // The child has been waited for, so it is no zombie. Another process's child may have its
+    // number.
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
     let ours = format!("PPid:\t{}\n", std::process::id());
     assert!(!status.is_ok_and(|status| status.contains("State:\tZ") && status.contains(&ours)));
 }
 
 #[test]
-fn one_that_has_ended_before_it_was_registered_is_ready() {
+fn a_child_that_exited_before_registration_is_ready() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut child = shell("exit 0");
@@ -50,7 +51,7 @@ fn one_that_has_ended_before_it_was_registered_is_ready() {
 }
 
 #[test]
-fn a_hundred_children_are_each_told_apart() {
+fn a_hundred_children_are_distinguished() {
     let _dog = dog();
     let reactor = support::reactor();
     let children: Vec<_> = (0..100u64)
@@ -78,7 +79,7 @@ fn a_hundred_children_are_each_told_apart() {
 }
 
 #[test]
-fn a_killed_child_tells_the_signal() {
+fn a_killed_child_reports_the_signal() {
     let _dog = dog();
     let reactor = support::reactor();
     let child = reactor.register(Command::new("sleep").arg("60").spawn().unwrap()).unwrap();
@@ -93,24 +94,24 @@ fn a_killed_child_tells_the_signal() {
 }
 
 #[test]
-fn a_signal_reaches_the_child_and_nobody_after_its_end() {
+fn a_signal_reaches_only_the_running_child() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut child = reactor
         .register(shell("trap 'echo told; exit 7' USR1; echo; while :; do read x; done"))
         .unwrap();
     let mut said = BufReader::new(child.get_mut().stdout.take().unwrap()).lines();
-    said.next().unwrap().unwrap(); // the trap is set
+    said.next().unwrap().unwrap(); // the trap is set now
     assert_eq!(child.signal(Signal(1_000)).unwrap_err().kind(), ErrorKind::InvalidInput);
-    child.signal(Signal(0)).unwrap(); // none
+    child.signal(Signal(0)).unwrap(); // signal 0 only checks the process
     child.signal(Signal::USER1).unwrap();
-    drop(child.get_mut().stdin.take()); // a shell in `read` hears of it then
+    drop(child.get_mut().stdin.take()); // a shell in `read` runs its trap only now
     assert_eq!(said.next().unwrap().unwrap(), "told");
     assert_eq!(reactor.recv(&child).unwrap().unwrap().code(), Some(7));
-    // The status is known: the number may be another process's.
+    // The status is known, so the number may belong to another process.
     child.signal(Signal::TERMINATE).unwrap();
     child.kill().unwrap();
-    // A process that has ended, and whose status nobody has taken.
+    // A process that has exited and whose status was not taken.
     let child = reactor.register(shell("read line")).unwrap();
     child.kill().unwrap();
     while !child.is_ready() {
@@ -122,27 +123,27 @@ fn a_signal_reaches_the_child_and_nobody_after_its_end() {
 
 #[cfg(epoll)]
 #[test]
-fn a_signal_never_reaches_a_process_that_has_the_number_later() {
+fn a_signal_never_reaches_a_reused_pid() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut child = reactor.register(shell("read line")).unwrap();
     drop(child.get_mut().stdin.take());
     wait_elsewhere(child.id());
     let Some(mut other) = reuse(child.id(), sleeper) else {
-        eprintln!("skipped: only root may choose the number of a process");
+        eprintln!("skipped: only root may choose a process id");
         return;
     };
     for sent in [child.signal(Signal::TERMINATE), child.kill()] {
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::NotFound);
     }
     std::thread::sleep(Duration::from_millis(50));
-    assert!(other.try_wait().unwrap().is_none(), "it was hit");
+    assert!(other.try_wait().unwrap().is_none(), "the other process was signalled");
     other.kill().unwrap();
     other.wait().unwrap();
 }
 
 #[test]
-fn its_pipes_and_its_end_are_waited_for_together() {
+fn a_childs_pipes_and_exit_are_awaited_together() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut child = reactor.register(shell("cat")).unwrap();
@@ -173,7 +174,7 @@ fn its_pipes_and_its_end_are_waited_for_together() {
 }
 
 #[test]
-fn taken_back_or_dropped_the_child_runs_on() {
+fn a_deregistered_child_keeps_running() {
     let _dog = dog();
     let reactor = support::reactor();
     let child = reactor.register(shell("read line; exit 3")).unwrap();
@@ -185,7 +186,7 @@ fn taken_back_or_dropped_the_child_runs_on() {
 }
 
 #[test]
-fn a_driver_without_fds_gives_it_back_and_it_is_listed_by_others() {
+fn a_refused_child_is_returned_and_can_register() {
     let _dog = dog();
     let failed = support::without_fds().register(shell("read line; exit 0")).unwrap_err();
     assert_eq!(failed.error().kind(), std::io::ErrorKind::Unsupported);
@@ -202,14 +203,14 @@ fn a_driver_without_fds_gives_it_back_and_it_is_listed_by_others() {
     drop(child);
 }
 
-/// A child that has been waited for by way of `Child`.
+/// Returns a child that `Child::wait` has waited for.
 fn waited(code: i32) -> Child {
     let mut child = Command::new("sh").args(["-c", &format!("exit {code}")]).spawn().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(code));
     child
 }
 
-/// Takes the status of a child as code does that waits for every child.
+/// Takes the status of a child, as code that waits for every child would.
 #[allow(unsafe_code)]
 fn wait_elsewhere(pid: u32) {
     // SAFETY: a null status is allowed.
@@ -221,7 +222,7 @@ fn open_fds() -> usize {
 }
 
 #[test]
-fn one_waited_for_gives_its_status_at_once() {
+fn a_child_waited_for_is_ready_at_once() {
     alone!();
     let open = open_fds();
     for reactor in [support::reactor(), Reactor::with_driver(Sim::new()).unwrap()] {
@@ -239,13 +240,17 @@ fn one_waited_for_gives_its_status_at_once() {
             assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
             let status = reactor.try_recv(&child).unwrap().expect("at once").unwrap();
             assert_eq!(status.code(), Some(code));
-            // Once, as always.
+            // The status is given once.
             assert!(reactor.try_recv(&child).unwrap().is_none());
             reactor.try_wait(&mut events).unwrap();
             assert!(events.is_empty());
-            assert_eq!(child.into_inner().wait().unwrap().code(), Some(code), "it comes back");
+            assert_eq!(
+                child.into_inner().wait().unwrap().code(),
+                Some(code),
+                "the child must still know its status"
+            );
         }
-        // In a `select!`, and dropped without being asked.
+        // In a `select!`, and dropped without a receive.
         let child = reactor.register(waited(5)).unwrap();
         select! { reactor;
             recv(child) -> status => assert_eq!(status.unwrap().code(), Some(5)),
@@ -260,7 +265,7 @@ fn sleeper() -> Child {
     Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap()
 }
 
-/// Gives a number that was a child's to another process, if this test may.
+/// Starts another process with the number of a former child. Only root may choose the number.
 #[cfg(target_os = "linux")]
 fn reuse(pid: u32, begin: impl Fn() -> Child) -> Option<Child> {
     for _ in 0..200 {
@@ -277,12 +282,12 @@ fn reuse(pid: u32, begin: impl Fn() -> Child) -> Option<Child> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_reused_number_is_never_watched() {
+fn a_reused_pid_is_never_watched() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut child = waited(9);
     let Some(mut other) = reuse(child.id(), sleeper) else {
-        eprintln!("skipped: only root may choose the number of a process");
+        eprintln!("skipped: only root may choose a process id");
         child.wait().unwrap();
         return;
     };
@@ -290,7 +295,7 @@ fn a_reused_number_is_never_watched() {
     assert_eq!(child.id(), other.id());
     let status = reactor.try_recv(&child).unwrap().expect("at once").unwrap();
     assert_eq!(status.code(), Some(9));
-    // The other one runs, and is waited for by its own `Child`.
+    // The other process runs, and its own `Child` waits for it.
     assert!(other.try_wait().unwrap().is_none());
     let other_too = reactor.register(shell("read line; exit 2")).unwrap();
     other.kill().unwrap();
@@ -300,10 +305,10 @@ fn a_reused_number_is_never_watched() {
 }
 
 #[test]
-fn one_whose_status_others_took_is_an_error() {
+fn a_status_taken_elsewhere_is_an_error() {
     let _dog = dog();
     let reactor = support::reactor();
-    let says_so = |error: &io::Error, pid: u32| {
+    let assert_status_taken = |error: &io::Error, pid: u32| {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         let text = error.to_string();
         for part in [&pid.to_string(), "other code", "SIGCHLD"] {
@@ -316,29 +321,32 @@ fn one_whose_status_others_took_is_an_error() {
     let pid = failed.error().to_string();
     let child = failed.into_inner();
     assert!(pid.contains(&child.id().to_string()));
-    says_so(reactor.register(child).map(drop).unwrap_err().error(), read_pid(&pid));
+    assert_status_taken(reactor.register(child).map(drop).unwrap_err().error(), read_pid(&pid));
     assert_eq!(reactor.stats().live, 0);
 
-    // After the registration.
+    // The status is taken after the registration.
     let mut child = reactor.register(shell("read line")).unwrap();
     drop(child.get_mut().stdin.take());
     wait_elsewhere(child.id());
-    // The number is nobody's to be killed by.
-    says_so(&child.kill().unwrap_err(), child.id());
-    says_so(&child.signal(Signal::TERMINATE).unwrap_err(), child.id());
+    // The number belongs to no child, so `kill` fails.
+    assert_status_taken(&child.kill().unwrap_err(), child.id());
+    assert_status_taken(&child.signal(Signal::TERMINATE).unwrap_err(), child.id());
     let error = reactor.recv(&child).unwrap().unwrap_err();
-    says_so(&error, child.id());
-    assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none(), "once");
+    assert_status_taken(&error, child.id());
+    assert!(
+        reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none(),
+        "the error was given twice"
+    );
 }
 
-/// The number in a message.
+/// Returns the number in a message.
 fn read_pid(text: &str) -> u32 {
     text.split(' ').find_map(|word| word.parse().ok()).unwrap()
 }
 
 #[test]
 #[allow(unsafe_code)]
-fn with_ignored_sigchld_the_end_is_an_error() {
+fn ignoring_sigchld_makes_the_exit_an_error() {
     alone!();
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -351,7 +359,7 @@ fn with_ignored_sigchld_the_end_is_an_error() {
 }
 
 #[test]
-fn one_waited_for_while_registered_gives_its_status() {
+fn a_wait_while_registered_gives_the_status() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut child = reactor.register(shell("exit 8")).unwrap();
@@ -362,7 +370,7 @@ fn one_waited_for_while_registered_gives_its_status() {
 
 #[test]
 #[allow(unsafe_code)]
-fn a_stopped_child_has_not_ended() {
+fn a_stopped_child_has_not_exited() {
     let _dog = dog();
     let reactor = support::reactor();
     let child = reactor.register(sleeper()).unwrap();
@@ -387,7 +395,7 @@ fn refuse_pidfds(errno: i32) {
     };
     let number = libc::SYS_pidfd_open as u32;
     let mut filter = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the call's number
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the number of the syscall
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
@@ -403,11 +411,11 @@ fn refuse_pidfds(errno: i32) {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
-fn a_refusal_of_the_container_is_unsupported() {
+fn a_refused_pidfd_is_unsupported() {
     let _dog = dog();
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP] {
         let mut child = shell("read line; exit 6");
-        // Not on the threads of the other tests.
+        // On a thread of its own, because the filter stays on the thread.
         let thread = support::thread::spawn(move || {
             refuse_pidfds(errno);
             let reactor = support::reactor();
@@ -418,12 +426,12 @@ fn a_refusal_of_the_container_is_unsupported() {
                 assert!(text.contains(part), "{text}");
             }
             child = failed.into_inner();
-            assert!(child.try_wait().unwrap().is_none(), "it comes back and runs");
+            assert!(child.try_wait().unwrap().is_none(), "the child must come back and run");
             assert_eq!(child.wait().unwrap().code(), Some(6));
-            // What is known needs no pidfd.
+            // A known status needs no pidfd.
             let child = reactor.register(child).unwrap();
             assert_eq!(reactor.try_recv(&child).unwrap().unwrap().unwrap().code(), Some(6));
-            // Nor does what has ended.
+            // A child that has exited needs no pidfd either.
             let mut child = shell("exit 5");
             let mut end = String::new();
             child.stdout.take().unwrap().read_to_string(&mut end).unwrap();
@@ -433,7 +441,7 @@ fn a_refusal_of_the_container_is_unsupported() {
                         let status = reactor.try_recv(&child).unwrap().unwrap().unwrap();
                         break assert_eq!(status.code(), Some(5));
                     }
-                    Err(failed) => child = failed.into_inner(), // it is about to end
+                    Err(failed) => child = failed.into_inner(), // the child is about to exit
                 }
             }
             assert_eq!(reactor.stats().live, 1);

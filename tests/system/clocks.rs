@@ -1,10 +1,10 @@
-//! What timers do while the process is stopped, while the machine is suspended, and when the time
-//! of day is set. The docs of `Timer` and `Ticker` say it.
+//! Timers while the process is stopped, while the machine is suspended, and when the time of day is
+//! set. The docs of `Timer` and `Ticker` state the rules.
 //!
-//! A stop is a real one: the parent stops a child in the middle of a `select!`. A suspend is played
-//! by a time namespace, in which `CLOCK_BOOTTIME` is an hour ahead, as after an hour of suspend.
-//! The time of day is not set here, because it is the machine's: what is tested is that no timer is
-//! on that clock.
+//! A stop is real: the parent stops a child in the middle of a `select!`. A time namespace
+//! simulates a suspend: its `CLOCK_BOOTTIME` is an hour ahead, as after an hour of suspend. The
+//! tests do not set the time of day, because it belongs to the machine. The tests check that no
+//! timer is on that clock.
 
 use std::io::{BufRead, BufReader, Read};
 #[cfg(epoll)]
@@ -22,25 +22,25 @@ use support::alone;
 use support::{again, dog, ms, spawn, test_name};
 
 const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
-/// What a child's words for its parent begin with.
-const SAYS: &str = "the child says:";
+/// The prefix of a child's report.
+const REPORT: &str = "report of the child:";
 
-/// Long enough that some seconds are left after a stall before the stop, and two after it.
+/// A delay with seconds to spare, both before the stop and during it.
 const LONG: Duration = Duration::from_secs(6);
 
 fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)
 }
 
-fn says(numbers: &[u64]) {
+fn report(numbers: &[u64]) {
     let numbers = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
-    println!("\n{SAYS} {numbers}");
+    println!("\n{REPORT} {numbers}");
 }
 
-/// The test `name`, run again in a child that can be stopped.
+/// The test `name`, which runs again in a child that can be stopped.
 struct Stoppable {
     child: Child,
-    words: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Stoppable {
@@ -48,26 +48,25 @@ impl Stoppable {
         let mut command = again(&test_name());
         command.env(CHILD, name).stdout(Stdio::piped());
         let mut child = spawn(&mut command);
-        let words = BufReader::new(child.stdout.take().unwrap());
-        Stoppable { child, words }
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Stoppable { child, output }
     }
 
-    /// The next numbers that the child says.
-    fn hear(&mut self) -> Vec<u64> {
-        for line in self.words.by_ref().lines().map_while(Result::ok) {
-            if let Some((_, numbers)) = line.split_once(SAYS) {
+    /// Returns the numbers of the child's next report.
+    fn read_report(&mut self) -> Vec<u64> {
+        for line in self.output.by_ref().lines().map_while(Result::ok) {
+            if let Some((_, numbers)) = line.split_once(REPORT) {
                 return numbers.split_whitespace().map(|number| number.parse().unwrap()).collect();
             }
         }
-        panic!("the child ended without a word: {:?}", self.child.wait());
+        panic!("the child ended without a report: {:?}", self.child.wait());
     }
 
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Stops the child, in its sleep if it has had the time to fall asleep, and returns when it
-    /// stands.
+    /// Stops the child, most likely in its sleep, and returns when the child is stopped.
     fn stop(&self) {
         thread::sleep(ms(300));
         kill(self.pid(), Signal::SIGSTOP).unwrap();
@@ -75,7 +74,7 @@ impl Stoppable {
         assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
     }
 
-    fn go_on(&self) {
+    fn resume(&self) {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
@@ -86,7 +85,7 @@ impl Stoppable {
 
 impl Drop for Stoppable {
     fn drop(&mut self) {
-        // Not left behind when the test fails. It may be gone.
+        // Kill the child if the test fails. The child may have ended.
         let _ = self.child.kill();
     }
 }
@@ -98,73 +97,74 @@ fn sleep_until(t: Time) {
 }
 
 #[test]
-fn a_timer_is_due_at_once_after_a_stop() {
+fn a_timer_is_due_right_after_a_stop() {
     let _dog = dog();
-    let name = "a_timer_is_due_at_once_after_a_stop";
+    let name = "a_timer_is_due_right_after_a_stop";
     if is_child(name) {
         let reactor = Reactor::new().unwrap();
         let timer = reactor.after(LONG);
-        says(&[timer.deadline().unwrap().as_nanos()]);
-        select! { reactor; recv(timer) -> due => says(&[due.as_nanos(), Time::now().as_nanos()]) }
+        report(&[timer.deadline().unwrap().as_nanos()]);
+        select! { reactor; recv(timer) -> due => report(&[due.as_nanos(), Time::now().as_nanos()]) }
         return;
     }
     let mut child = Stoppable::new(name);
-    let deadline = Time::from_nanos(child.hear()[0]);
+    let deadline = Time::from_nanos(child.read_report()[0]);
     child.stop();
-    // The child has not run since.
+    // The child has not run since the stop.
     let left = deadline - Time::now();
     sleep_until(deadline + ms(100));
     let continued = Time::now();
-    child.go_on();
-    let heard = child.hear();
-    let (due, fired) = (Time::from_nanos(heard[0]), Time::from_nanos(heard[1]));
+    child.resume();
+    let reported = child.read_report();
+    let (due, fired) = (Time::from_nanos(reported[0]), Time::from_nanos(reported[1]));
     assert_eq!(due, deadline);
     assert!(fired >= deadline, "early");
-    // A clock that stands still during a stop would have at least this time to go.
+    // With a clock that stands still during a stop, at least this time would be left.
     let late = fired - continued;
-    assert!(late < left, "{late:?} after the process went on, with {left:?} left at the stop");
+    assert!(late < left, "{late:?} after the process was resumed, with {left:?} left at the stop");
     child.finish();
 }
 
 #[test]
-fn a_ticker_has_one_tick_pending_after_a_stop() {
+fn a_ticker_has_one_tick_after_a_stop() {
     let _dog = dog();
-    let name = "a_ticker_has_one_tick_pending_after_a_stop";
+    let name = "a_ticker_has_one_tick_after_a_stop";
     let period = ms(100);
     if is_child(name) {
         let reactor = Reactor::new().unwrap();
         let start = reactor.now();
         let ticker = reactor.every_at(start, period).unwrap();
-        says(&[start.as_nanos()]);
+        report(&[start.as_nanos()]);
         let mut due = start;
         loop {
             select! { reactor; recv(ticker) -> tick => {
-                // Each tick is on the grid, and the one before has said how many have passed since.
+                // Each tick is on the grid, after the instants that the last tick counted as
+                // missed.
                 assert_eq!(tick.scheduled, due);
                 let missed = tick.missed as u32;
                 due += period * (missed + 1);
                 assert!(due - period <= Time::now(), "ticks counted that are not due");
                 if missed > 0 {
-                    says(&[tick.scheduled.as_nanos(), tick.missed]);
+                    report(&[tick.scheduled.as_nanos(), tick.missed]);
                 }
             }}
         }
     }
     let mut child = Stoppable::new(name);
-    let start = Time::from_nanos(child.hear()[0]);
+    let start = Time::from_nanos(child.read_report()[0]);
     child.stop();
     let stopped = Time::now();
     let continued = stopped + period * 30;
     sleep_until(continued);
-    child.go_on();
-    // A slow machine may miss other ticks, but nothing else covers the whole of the stop.
+    child.resume();
+    // A slow machine may miss other ticks, but only one report covers the whole stop.
     loop {
-        let heard = child.hear();
-        let (scheduled, missed) = (Time::from_nanos(heard[0]), heard[1]);
+        let reported = child.read_report();
+        let (scheduled, missed) = (Time::from_nanos(reported[0]), reported[1]);
         let last = scheduled + period * missed as u32;
         assert!(scheduled >= start && last < Time::now());
         if last + period > continued {
-            assert!(scheduled < stopped + period, "the stop was told in pieces: {heard:?}");
+            assert!(scheduled < stopped + period, "the stop was reported in pieces: {reported:?}");
             assert!(missed >= 28, "{missed} missed in 30 periods");
             break;
         }
@@ -177,7 +177,7 @@ fn a_ticker_has_one_tick_pending_after_a_stop() {
 fn the_time_of_a_reactor_is_monotonic() {
     use nix::time::{ClockId, clock_gettime};
     if cfg!(target_vendor = "apple") {
-        return; // the clock of `Instant` there is another one
+        return; // the clock of `Instant` is a different clock there
     }
     let raw = || {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
@@ -193,14 +193,14 @@ fn the_time_of_a_reactor_is_monotonic() {
     }
 }
 
-/// Linux says in `/proc` which clock a timer is on.
+/// Linux lists the clock of each timer in `/proc`.
 #[test]
 #[cfg(epoll)]
-fn only_wall_timers_are_on_a_clock_that_is_set() {
+fn only_wall_timers_use_the_settable_clock() {
     fn clocks() -> Vec<u32> {
         let mut clocks = Vec::new();
         for info in std::fs::read_dir("/proc/self/fdinfo").unwrap() {
-            // The fd of the directory itself is among them, and gone by now.
+            // The list contains the fd of the directory itself, which is closed by now.
             let info = std::fs::read_to_string(info.unwrap().path()).unwrap_or_default();
             let clock = info.lines().find_map(|line| line.strip_prefix("clockid:"));
             clocks.extend(clock.map(|clock| clock.trim().parse::<u32>().unwrap()));
@@ -231,8 +231,8 @@ fn only_wall_timers_are_on_a_clock_that_is_set() {
     drop(callback);
 }
 
-/// Runs the test `name` again, with these options of unshare(1) and `numbers` in the environment.
-/// False and a line with the reason if that cannot be done here.
+/// Runs the test `name` again under unshare(1) with these options, and `numbers` in the
+/// environment. Returns false and prints the reason if this is impossible here.
 #[cfg(epoll)]
 fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
     let unshare = |command: &mut Command| {
@@ -254,7 +254,7 @@ fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
     command
         .args([&*test_name(), "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, name)
-        .env(SAYS, numbers);
+        .env(REPORT, numbers);
     let output = unshare(&mut command).unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
@@ -262,8 +262,8 @@ fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
 }
 
 #[cfg(epoll)]
-fn told() -> Vec<u64> {
-    let numbers = std::env::var(SAYS).unwrap();
+fn numbers_from_parent() -> Vec<u64> {
+    let numbers = std::env::var(REPORT).unwrap();
     numbers.split_whitespace().map(|number| number.parse().unwrap()).collect()
 }
 
@@ -275,12 +275,15 @@ fn a_suspend_counts_for_boot_timers_only() {
     let name = "a_suspend_counts_for_boot_timers_only";
     let half_an_hour = Duration::from_secs(1_800);
     if is_child(name) {
-        let (mono, boot) = (Time::from_nanos(told()[0]), BootTime::from_nanos(told()[1]));
+        let (mono, boot) = (
+            Time::from_nanos(numbers_from_parent()[0]),
+            BootTime::from_nanos(numbers_from_parent()[1]),
+        );
         let reactor = Reactor::new().unwrap();
         let (timer, boot_timer) = (reactor.at(mono), reactor.boot_timer().unwrap());
         boot_timer.reset_at(boot).unwrap();
         select! { reactor; biased;
-            recv(timer) -> _ => panic!("the machine slept, and the timer's clock went on"),
+            recv(timer) -> _ => panic!("the timer's clock ran during the suspend"),
             recv(boot_timer) -> due => {
                 assert!(due == boot && BootTime::now() - boot > half_an_hour / 2);
             }
@@ -289,7 +292,7 @@ fn a_suspend_counts_for_boot_timers_only() {
         assert!(Time::now() < mono);
         return;
     }
-    // Before the suspend, which takes an hour.
+    // The deadlines are computed before the suspend, which takes an hour.
     let deadlines =
         [(Time::now() + half_an_hour).as_nanos(), (BootTime::now() + half_an_hour).as_nanos()];
     with_other_clocks(name, &["--boottime", "3600"], &deadlines);
@@ -297,11 +300,11 @@ fn a_suspend_counts_for_boot_timers_only() {
 
 #[test]
 #[cfg(epoll)]
-fn a_clock_far_ahead_makes_no_timer_early() {
+fn a_clock_far_ahead_fires_no_timer_early() {
     let _dog = dog();
-    let name = "a_clock_far_ahead_makes_no_timer_early";
+    let name = "a_clock_far_ahead_fires_no_timer_early";
     if is_child(name) {
-        assert!(Time::now().as_nanos() > told()[0]);
+        assert!(Time::now().as_nanos() > numbers_from_parent()[0]);
         let reactor = Reactor::new().unwrap();
         let ticker = reactor.every(ms(2)).unwrap();
         for _ in 0..20 {
@@ -314,6 +317,6 @@ fn a_clock_far_ahead_makes_no_timer_early() {
         }
         return;
     }
-    // Three years.
+    // The clock is three years ahead.
     with_other_clocks(name, &["--monotonic", "100000000"], &[100_000_000_000_000_000]);
 }

@@ -1,7 +1,7 @@
-//! Fork without exec: in the child a reactor of the parent is inert, says so, and touches nothing
-//! shared.
+//! Fork without exec: in the child a reactor of the parent is inert. Its errors name the fork. The
+//! reactor touches nothing that parent and child share.
 //!
-//! Each test is a process of its own, so that it forks with two threads and no files of other
+//! Each test runs in its own process, so that it forks with two threads and without files of other
 //! tests.
 #![allow(unsafe_code)]
 
@@ -20,15 +20,14 @@ use pollmux::{
 };
 use support::{HOUR, alone, ms};
 
-/// Long enough for a machine that is busy; over only when something was lost.
+/// A timeout that no busy machine exceeds. The timeout expires only if an event was lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs `f` in a forked child, which then ends without unwinding or destructors. Fails when `f`
-/// panics.
+/// Runs `f` in a forked child, which ends without unwinding or destructors. Fails if `f` panics.
 #[track_caller]
 fn fork(f: impl FnOnce()) {
     let (mut reader, mut writer) = UnixStream::pair().unwrap();
-    // SAFETY: the process has one more thread, a watchdog, which sleeps and holds no lock that the
+    // SAFETY: the process has one other thread, a watchdog. It sleeps and holds no lock that the
     // child needs.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", io::Error::last_os_error()),
@@ -59,25 +58,25 @@ fn fork(f: impl FnOnce()) {
 }
 
 #[track_caller]
-fn says_so(error: impl std::fmt::Display) {
+fn assert_names_fork(error: impl std::fmt::Display) {
     let text = error.to_string();
     assert!(text.contains("fork") && text.contains("parent process"), "{text}");
 }
 
-/// Receives from a source that something has been, or will be, done for.
+/// Receives from a source whose event has come or will come.
 #[track_caller]
-fn hear<S: Source>(reactor: &Reactor, source: &S) -> S::Item {
-    // A wake-up that was lost would be made good by the timeout's last look.
+fn recv_in_time<S: Source>(reactor: &Reactor, source: &S) -> S::Item {
+    // The timeout's last poll would hide a lost wake-up, so the elapsed time is checked.
     let begin = Instant::now();
     let item = reactor.recv_timeout(source, PATIENCE).unwrap();
-    assert!(begin.elapsed() < PATIENCE, "the reactor was not told");
-    item.expect("the reactor was not told")
+    assert!(begin.elapsed() < PATIENCE, "the wake-up was lost");
+    item.expect("the wake-up was lost")
 }
 
 #[track_caller]
-fn names_the_line(error: impl std::fmt::Display) {
+fn assert_names_line(error: impl std::fmt::Display) {
     let text = error.to_string();
-    says_so(&text);
+    assert_names_fork(&text);
     assert!(text.contains("tests/system/fork.rs:"), "{text}");
 }
 
@@ -87,7 +86,7 @@ fn pair() -> (UnixStream, UnixStream) {
     (theirs, ours)
 }
 
-/// An outer loop that looks whether the embedded reactor's fd is readable.
+/// An outer loop that polls the fd of the embedded reactor.
 struct Outer(Poller);
 
 impl Outer {
@@ -105,7 +104,7 @@ impl Outer {
 }
 
 #[test]
-fn a_childs_drops_leave_the_parents_fds_registered() {
+fn a_childs_drops_keep_the_parents_fds_registered() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let (mut theirs, ours) = pair();
@@ -121,12 +120,12 @@ fn a_childs_drops_leave_the_parents_fds_registered() {
     let (reactor, fd, another) = (reactor.unwrap(), fd.unwrap(), another.unwrap());
     theirs.write_all(b"x").unwrap();
     (&theirs_too).write_all(b"x").unwrap();
-    hear(&reactor, &fd);
-    hear(&reactor, &another);
+    recv_in_time(&reactor, &fd);
+    recv_in_time(&reactor, &another);
 }
 
 #[test]
-fn a_childs_drops_leave_the_parents_waker_registered() {
+fn a_childs_drops_keep_the_parents_waker_registered() {
     alone!();
     let mut reactor = Some(Reactor::new().unwrap());
     fork(|| drop(reactor.take()));
@@ -136,32 +135,32 @@ fn a_childs_drops_leave_the_parents_waker_registered() {
         std::thread::sleep(ms(50));
         tx.send(7)
     });
-    assert_eq!(hear(&reactor, &inbox), Ok(7));
+    assert_eq!(recv_in_time(&reactor, &inbox), Ok(7));
 }
 
 #[test]
-fn a_child_leaves_the_flag_of_the_parents_files() {
+fn a_child_cannot_change_the_parents_file_flags() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let (_theirs, ours) = pair();
     let fd = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
     fd.set_nonblocking(true).unwrap();
-    fork(|| says_so(fd.set_nonblocking(false).unwrap_err()));
+    fork(|| assert_names_fork(fd.set_nonblocking(false).unwrap_err()));
     assert!(fd.is_nonblocking().unwrap());
 }
 
 #[test]
 #[cfg(not(flat))]
-fn a_childs_wait_leaves_the_parents_kernel_timer_armed() {
+fn a_childs_wait_keeps_the_parents_timer_armed() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let timer = reactor.after(ms(200));
-    drop(reactor.embed().unwrap()); // which arms
+    drop(reactor.embed().unwrap()); // `embed` arms the kernel's timer
     fork(|| {
         let early = reactor.after(ms(1));
-        names_the_line(reactor.recv(&early).unwrap_err());
+        assert_names_line(reactor.recv(&early).unwrap_err());
         std::thread::sleep(ms(300));
-        names_the_line(reactor.sleep_blocking(ms(1)).unwrap_err());
+        assert_names_line(reactor.sleep_blocking(ms(1)).unwrap_err());
     });
     let patience = reactor.after(PATIENCE);
     select! { reactor;
@@ -174,7 +173,7 @@ fn a_childs_wait_leaves_the_parents_kernel_timer_armed() {
 
 #[test]
 #[cfg(not(flat))]
-fn a_childs_calls_leave_an_os_timer_alone() {
+fn a_childs_calls_leave_os_timers_alone() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let mut timers = [reactor.os_timer().unwrap(), reactor.os_timer().unwrap()].map(Some);
@@ -183,12 +182,12 @@ fn a_childs_calls_leave_an_os_timer_alone() {
     }
     fork(|| {
         let [first, second] = &mut timers;
-        names_the_line(first.as_ref().unwrap().reset(HOUR).unwrap_err());
-        names_the_line(second.as_ref().unwrap().stop().unwrap_err());
+        assert_names_line(first.as_ref().unwrap().reset(HOUR).unwrap_err());
+        assert_names_line(second.as_ref().unwrap().stop().unwrap_err());
         (*first, *second) = (None, None);
     });
     for timer in timers.iter().flatten() {
-        hear(&reactor, timer);
+        recv_in_time(&reactor, timer);
     }
 }
 
@@ -215,16 +214,16 @@ fn nothing_in_a_child_wakes_the_parent() {
         canceller.cancel();
         remote.wake();
         assert!(remote.is_closed());
-        says_so(remote.post(|_| ()).unwrap_err());
-        says_so(io::Error::from(remote.post(|_| ()).unwrap_err()));
+        assert_names_fork(remote.post(|_| ()).unwrap_err());
+        assert_names_fork(io::Error::from(remote.post(|_| ()).unwrap_err()));
         assert_eq!(remote.stop(id), Err(TimerError::Forked));
         assert_eq!(remote.reset(id, HOUR), Err(TimerError::Forked));
-        says_so(TimerError::Forked);
+        assert_names_fork(TimerError::Forked);
         let _ = tx_too.try_send(1);
         drop(ends.take());
         tx.send(1).unwrap_err();
     });
-    assert!(!outer.is_readable(), "the child has woken the parent");
+    assert!(!outer.is_readable(), "the child woke the parent");
     assert!(!remote.is_closed());
     let inner = &ends.as_ref().unwrap().1;
     tx.send(2).unwrap();
@@ -232,10 +231,10 @@ fn nothing_in_a_child_wakes_the_parent() {
     assert_eq!(inner.turn().unwrap(), 1);
 }
 
-/// A kqueue's number is free in a child, and the next file gets it.
+/// A kqueue's number is free in a child, and the next file gets the number.
 #[test]
 #[cfg(not(flat))]
-fn a_childs_drops_close_no_file_of_another() {
+fn a_childs_drops_close_no_other_file() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
@@ -250,7 +249,7 @@ fn a_childs_drops_close_no_file_of_another() {
 }
 
 #[test]
-fn each_call_in_a_child_names_the_fork_and_the_line() {
+fn a_childs_errors_name_fork_and_line() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel(4).unwrap();
@@ -262,45 +261,44 @@ fn each_call_in_a_child_names_the_fork_and_the_line() {
     reactor.try_wait(&mut Events::with_capacity(4)).unwrap();
     fork(|| {
         assert!(reactor.is_closed() && reactor.handle().is_closed());
-        // Also what is ready: a reactor that does one turn more would take what is the
-        // parent's.
-        names_the_line(reactor.recv(&inbox).unwrap_err());
-        names_the_line(reactor.try_recv(&inbox).unwrap_err());
-        names_the_line(reactor.recv_timeout(&inbox, ms(1)).unwrap_err());
+        // Ready sources fail, too: another turn would take events that belong to the parent.
+        assert_names_line(reactor.recv(&inbox).unwrap_err());
+        assert_names_line(reactor.try_recv(&inbox).unwrap_err());
+        assert_names_line(reactor.recv_timeout(&inbox, ms(1)).unwrap_err());
         select! { reactor;
             recv(inbox) -> _ => panic!("chosen"),
-            error -> e => names_the_line(e),
+            error -> e => assert_names_line(e),
         }
         select! { reactor;
             recv(due) -> _ => panic!("due"),
             default => panic!(),
-            error -> e => names_the_line(e),
+            error -> e => assert_names_line(e),
         }
         select! { reactor;
             recv(fd) -> _ => panic!("ready"),
             default(ms(1)) => panic!(),
-            error -> e => names_the_line(e),
+            error -> e => assert_names_line(e),
         }
         let mut events = Events::with_capacity(4);
-        names_the_line(reactor.wait(&mut events).unwrap_err());
-        names_the_line(reactor.try_wait(&mut events).unwrap_err());
-        names_the_line(reactor.wait_timeout(&mut events, ms(1)).unwrap_err());
-        names_the_line(reactor.sleep_blocking(ms(1)).unwrap_err());
-        names_the_line(reactor.embed().unwrap_err());
+        assert_names_line(reactor.wait(&mut events).unwrap_err());
+        assert_names_line(reactor.try_wait(&mut events).unwrap_err());
+        assert_names_line(reactor.wait_timeout(&mut events, ms(1)).unwrap_err());
+        assert_names_line(reactor.sleep_blocking(ms(1)).unwrap_err());
+        assert_names_line(reactor.embed().unwrap_err());
         let mut select = Select::new(&reactor);
         select.recv(&inbox);
-        names_the_line(select.wait().unwrap_err());
-        names_the_line(select.try_wait().unwrap_err());
+        assert_names_line(select.wait().unwrap_err());
+        assert_names_line(select.try_wait().unwrap_err());
         drop(select);
-        names_the_line(reactor.channel::<u8>(1).unwrap_err());
-        names_the_line(reactor.fd(pair().1, Interest::READABLE).unwrap_err());
-        names_the_line(reactor.os_timer().unwrap_err());
-        names_the_line(reactor.signals(&[pollmux::Signal::USER1]).unwrap_err());
-        names_the_line(reactor.register(channel::bounded::<u8>(1).0).unwrap_err());
-        names_the_line(fd.rearm().unwrap_err());
-        names_the_line(fd.set_interest(Interest::BOTH).unwrap_err());
+        assert_names_line(reactor.channel::<u8>(1).unwrap_err());
+        assert_names_line(reactor.fd(pair().1, Interest::READABLE).unwrap_err());
+        assert_names_line(reactor.os_timer().unwrap_err());
+        assert_names_line(reactor.signals(&[pollmux::Signal::USER1]).unwrap_err());
+        assert_names_line(reactor.register(channel::bounded::<u8>(1).0).unwrap_err());
+        assert_names_line(fd.rearm().unwrap_err());
+        assert_names_line(fd.set_interest(Interest::BOTH).unwrap_err());
         assert_eq!(reactor.stop_timer(due.id()), Err(TimerError::Forked));
-        // Sources are inert, as those of a reactor that is gone.
+        // The child's sources are inert, like those of a dropped reactor.
         let other = reactor.after(Duration::ZERO);
         assert_eq!((other.deadline(), due.deadline(), ticker.deadline()), (None, None, None));
         assert!(!due.reset(ms(1)) && !due.stop() && !ticker.restart());
@@ -311,7 +309,7 @@ fn each_call_in_a_child_names_the_fork_and_the_line() {
 }
 
 #[test]
-fn a_child_runs_no_callback_and_no_post() {
+fn a_child_runs_no_callback_or_post() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let runs = Rc::new(Cell::new(0));
@@ -327,8 +325,8 @@ fn a_child_runs_no_callback_and_no_post() {
     let (said, heard) = std::sync::mpsc::channel();
     reactor.remote().post(move |_| said.send(()).unwrap()).unwrap();
     fork(|| {
-        names_the_line(reactor.sleep_blocking(ms(5)).unwrap_err());
-        names_the_line(reactor.try_wait(&mut Events::with_capacity(1)).unwrap_err());
+        assert_names_line(reactor.sleep_blocking(ms(5)).unwrap_err());
+        assert_names_line(reactor.try_wait(&mut Events::with_capacity(1)).unwrap_err());
         assert_eq!((runs.get(), heard.try_recv().is_ok()), (0, false));
     });
     reactor.sleep_blocking(ms(1)).unwrap();
@@ -336,7 +334,7 @@ fn a_child_runs_no_callback_and_no_post() {
 }
 
 #[test]
-fn a_callback_that_forks_leaves_an_inert_reactor_to_its_child() {
+fn a_callback_may_fork() {
     alone!();
     let reactor = Reactor::new().unwrap();
     let forks = Rc::new(Cell::new(0));
@@ -346,7 +344,7 @@ fn a_callback_that_forks_leaves_an_inert_reactor_to_its_child() {
             let handle = cx.handle().clone();
             fork(move || {
                 assert!(handle.is_closed());
-                names_the_line(handle.sleep_blocking(ms(1)).unwrap_err());
+                assert_names_line(handle.sleep_blocking(ms(1)).unwrap_err());
             });
             counted.set(counted.get() + 1);
         })
@@ -358,11 +356,11 @@ fn a_callback_that_forks_leaves_an_inert_reactor_to_its_child() {
 }
 
 #[test]
-fn a_reactor_made_in_a_child_works_there() {
+fn a_reactor_made_in_a_child_works() {
     alone!();
     let parents = Reactor::new().unwrap();
     let (tx, rx) = channel::bounded::<u32>(1);
-    // this thread has parked
+    // The blocking call leaves the state of a parked thread behind.
     assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
     let parents_inbox = parents.register(rx).unwrap();
     fork(|| {
@@ -377,19 +375,19 @@ fn a_reactor_made_in_a_child_works_there() {
             bare_tx.send(1).unwrap();
         });
         for n in 0..1_000 {
-            assert_eq!(hear(&reactor, &inbox), Ok(n));
+            assert_eq!(recv_in_time(&reactor, &inbox), Ok(n));
         }
         assert_eq!(bare.recv_timeout(PATIENCE), Ok(1));
         let (mut theirs, ours) = pair();
         let fd = reactor.fd(ours, Interest::READABLE).unwrap();
         theirs.write_all(b"x").unwrap();
-        hear(&reactor, &fd);
+        recv_in_time(&reactor, &fd);
         let timer = reactor.after(ms(1));
-        hear(&reactor, &timer);
-        // Of its own children the same is true.
-        fork(|| names_the_line(reactor.recv(&timer).unwrap_err()));
+        recv_in_time(&reactor, &timer);
+        // The new reactor is inert in children of the child.
+        fork(|| assert_names_line(reactor.recv(&timer).unwrap_err()));
         assert!(!reactor.is_closed() && parents.is_closed());
-        // A source of the parent's reactor is another reactor's.
+        // The new reactor refuses a source of the parent's reactor.
         assert!(reactor.recv(&parents_inbox).is_err());
     });
     tx.send(3).unwrap();
@@ -397,7 +395,7 @@ fn a_reactor_made_in_a_child_works_there() {
 }
 
 #[test]
-fn a_child_drops_what_other_threads_hold_of_a_reactor() {
+fn a_child_may_drop_handles_of_other_threads() {
     alone!();
     let (give, take) = std::sync::mpsc::channel();
     let (end, over) = std::sync::mpsc::channel::<()>();
@@ -413,7 +411,7 @@ fn a_child_drops_what_other_threads_hold_of_a_reactor() {
     fork(|| {
         let (tx, remote) = held.take().unwrap();
         tx.send(0).unwrap();
-        says_so(remote.post(|_| ()).unwrap_err());
+        assert_names_fork(remote.post(|_| ()).unwrap_err());
         drop((tx, remote));
     });
     let (tx, remote) = held.unwrap();
@@ -424,7 +422,7 @@ fn a_child_drops_what_other_threads_hold_of_a_reactor() {
 }
 
 #[test]
-fn a_virtual_reactor_is_inert_in_a_child_too() {
+fn a_virtual_reactor_is_inert_in_a_child() {
     alone!();
     let reactor = Reactor::with_driver(Sim::new()).unwrap();
     let timer = reactor.after(HOUR);
@@ -432,7 +430,7 @@ fn a_virtual_reactor_is_inert_in_a_child_too() {
     let mut ours = Some(reactor.fd(ours, Interest::READABLE).unwrap());
     let mut reactor = Some(reactor);
     fork(|| {
-        names_the_line(reactor.as_ref().unwrap().recv(&timer).unwrap_err());
+        assert_names_line(reactor.as_ref().unwrap().recv(&timer).unwrap_err());
         drop(ours.take());
         drop(reactor.take());
     });
@@ -443,40 +441,40 @@ fn a_virtual_reactor_is_inert_in_a_child_too() {
     assert!(reactor.recv(&timer).is_ok());
 }
 
-/// The parent's reactor on somebody else's poller still hears of everything.
+/// Checks that the parent's reactor, on another crate's poller, still gets every event.
 #[cfg(all(any(feature = "mio", feature = "polling"), not(flat)))]
-fn hears_everything(reactor: Reactor) {
+fn assert_gets_every_event(reactor: Reactor) {
     let (mut theirs, ours) = pair();
     let fd = reactor.fd(ours, Interest::READABLE).unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (mut reactor, mut fd) = (Some(reactor), Some(fd));
     fork(|| {
-        names_the_line(reactor.as_ref().unwrap().recv(&inbox).unwrap_err());
+        assert_names_line(reactor.as_ref().unwrap().recv(&inbox).unwrap_err());
         drop(fd.take());
         drop(reactor.take());
     });
     let (reactor, fd) = (reactor.unwrap(), fd.unwrap());
     theirs.write_all(b"x").unwrap();
-    hear(&reactor, &fd);
+    recv_in_time(&reactor, &fd);
     support::thread::spawn(move || {
         std::thread::sleep(ms(50));
         tx.send(7)
     });
-    assert_eq!(hear(&reactor, &inbox), Ok(7));
+    assert_eq!(recv_in_time(&reactor, &inbox), Ok(7));
 }
 
 #[test]
 #[cfg(all(feature = "mio", not(flat)))]
-fn a_childs_drop_leaves_the_parents_mio_poll_alone() {
+fn a_childs_drop_leaves_the_mio_poll_alone() {
     alone!();
     let driver = pollmux::driver::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
-    hears_everything(Reactor::with_driver(driver).unwrap());
+    assert_gets_every_event(Reactor::with_driver(driver).unwrap());
 }
 
 #[test]
 #[cfg(all(feature = "polling", not(flat)))]
-fn a_childs_drop_leaves_the_parents_polling_poller_alone() {
+fn a_childs_drop_leaves_the_polling_poller_alone() {
     alone!();
     let driver = pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
-    hears_everything(Reactor::with_driver(driver).unwrap());
+    assert_gets_every_event(Reactor::with_driver(driver).unwrap());
 }

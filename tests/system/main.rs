@@ -1,4 +1,4 @@
-//! What reaches beyond the thread of a test: processes, signals, clocks, stopped threads.
+//! Tests beyond one thread: processes, signals, clocks, stopped threads.
 #![cfg(in_repository)]
 
 mod child;

@@ -1,5 +1,5 @@
-//! Signals as sources. A process has one disposition for each signal, so each test that looks at
-//! one has a process of its own.
+//! Signals as sources. A process has one disposition for each signal, so each test that checks a
+//! disposition has its own process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,10 +17,9 @@ use pollmux::sys::SignalSet;
 use pollmux::{Events, Signal, reactor::SourceKind, select};
 use support::{Random, alone, rounds, set_nonblocking, thread};
 
-/// A signal that another thread of the process still has to take, when a test has dropped its set,
-/// must not end the process: somebody catches them all the time, but the one whose disposition is
-/// looked at.
-fn backstop() {
+/// Keeps some signals caught until the process ends. Another thread may still have to take a signal
+/// when a test drops its set. That signal must not end the process.
+fn keep_signals_caught() {
     let reactor = support::reactor();
     std::mem::forget(reactor.signals(&[Signal::USER1, Signal::USER2, Signal::HANGUP]).unwrap());
     std::mem::forget(reactor);
@@ -30,7 +29,7 @@ fn backstop() {
 macro_rules! alone_with {
     ($reactor:ident) => {
         alone!();
-        backstop();
+        keep_signals_caught();
         let $reactor = support::reactor();
     };
 }
@@ -40,13 +39,13 @@ fn send(signal: Signal) {
     nix::sys::signal::kill(nix::unistd::getpid(), signal).unwrap();
 }
 
-/// To this thread: it has come when the call returns, and not on another thread a moment later.
+/// Sends the signal to this thread. The signal has been handled when the call returns.
 fn raise(signal: Signal) {
     let signal = nix::sys::signal::Signal::try_from(signal.0).unwrap();
     nix::sys::signal::raise(signal).unwrap();
 }
 
-/// A line of this process's, or this thread's, status, as a number in hex.
+/// Returns a line of the status of this process or thread, as a hexadecimal number.
 fn status(path: &str, field: &str) -> u64 {
     let text = std::fs::read_to_string(path).unwrap();
     number_of(&text, field)
@@ -62,11 +61,11 @@ const fn bit(signal: Signal) -> u64 {
 }
 
 #[test]
-fn a_signal_ends_a_sleep_and_is_taken_once() {
+fn a_signal_ends_a_sleep_once() {
     alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
     thread::spawn(|| {
-        thread::sleep(Duration::from_millis(5)); // while the loop sleeps, most of the time
+        thread::sleep(Duration::from_millis(5)); // by then the loop mostly sleeps
         send(Signal::USER2);
     });
     select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER2) }
@@ -77,9 +76,9 @@ fn a_signal_ends_a_sleep_and_is_taken_once() {
 }
 
 #[test]
-fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
+fn pending_signals_are_reported_once_each() {
     alone_with!(reactor);
-    // Which no other test sends to the process.
+    // No other test sends these signals to the process.
     let signals =
         reactor.signals(&[Signal::QUIT, Signal::ALARM, Signal::HANGUP]).unwrap().with_key(5);
     for signal in [Signal::QUIT, Signal::QUIT, Signal::HANGUP, Signal::ALARM] {
@@ -92,19 +91,19 @@ fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
         assert_eq!(events.iter().next().unwrap().key(), 5);
         got.extend(reactor.try_recv(&signals).unwrap());
     }
-    assert_eq!(got, [Signal::HANGUP, Signal::QUIT, Signal::ALARM]); // by number
+    assert_eq!(got, [Signal::HANGUP, Signal::QUIT, Signal::ALARM]); // sorted by number
     reactor.try_wait(&mut events).unwrap();
-    assert!(events.is_empty(), "it stays ready for nothing");
+    assert!(events.is_empty(), "the set stayed ready without a signal");
     assert_eq!(reactor.recv_timeout(&signals, Duration::from_millis(5)).unwrap(), None);
 }
 
-/// The thread that is interrupted may be about to look at the error of its last call.
+/// The interrupted thread may be about to read the error of its last call.
 #[test]
-fn a_handler_leaves_the_error_of_the_last_call_alone() {
+fn a_handler_preserves_errno() {
     alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     assert!(std::fs::File::open("/there/is/no/such/file").is_err());
-    // More than a pipe holds, where it is one.
+    // On kqueue this is more than the pipe holds.
     for _ in 0..if cfg!(epoll) { 100 } else { 70_000 } {
         raise(Signal::USER1);
         assert_eq!(io::Error::last_os_error().kind(), io::ErrorKind::NotFound);
@@ -113,10 +112,10 @@ fn a_handler_leaves_the_error_of_the_last_call_alone() {
 }
 
 #[test]
-fn a_burst_is_never_lost() {
+fn a_burst_of_signals_loses_none() {
     alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
-    // Each one is answered before the next is sent: none may be missing.
+    // Each signal is answered before the next, so none may be lost.
     let (tx, rx) = std::sync::mpsc::channel();
     let _sender = support::aside(move || {
         for _ in 0..2_000 {
@@ -131,9 +130,9 @@ fn a_burst_is_never_lost() {
 }
 
 #[test]
-fn several_reactors_and_sets_are_each_told() {
+fn every_set_of_every_reactor_gets_a_signal() {
     alone!();
-    backstop();
+    keep_signals_caught();
     let (a, b) = (support::reactor(), support::reactor());
     let sets =
         [a.signals(&[Signal::USER1]).unwrap(), a.signals(&[Signal::USER1, Signal::USER2]).unwrap()];
@@ -148,15 +147,15 @@ fn several_reactors_and_sets_are_each_told() {
     assert_eq!(b.recv(&other).unwrap(), Signal::USER1);
 }
 
-/// The stack on which handlers run has room for two frames, if registers are wide: each that came
-/// would interrupt the handler of the one before.
+/// The handlers' stack has room for two frames if registers are wide. Without a mask, each signal
+/// would interrupt the handler of the signal before it.
 #[test]
-fn many_that_come_at_one_instant_overflow_no_stack() {
+fn simultaneous_signals_do_not_overflow_the_stack() {
     use nix::sys::signal::{SIGBUS, SIGCONT, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP};
     use nix::sys::signal::{SigSet, Signal as Number, raise};
     alone!();
-    backstop();
-    // SIGCONT takes back those that stop.
+    keep_signals_caught();
+    // SIGCONT is left out, because it discards the stop signals.
     let but = [SIGKILL, SIGSTOP, SIGCONT, SIGSEGV, SIGBUS, SIGFPE, SIGILL];
     let all: Vec<_> = Number::iterator().filter(|signal| !but.contains(signal)).collect();
     let reactor = support::reactor();
@@ -167,14 +166,14 @@ fn many_that_come_at_one_instant_overflow_no_stack() {
         let set: SigSet = all.iter().copied().collect();
         set.thread_block().unwrap();
         all.iter().for_each(|&signal| raise(signal).unwrap());
-        set.thread_unblock().unwrap(); // now they come, all of them
+        set.thread_unblock().unwrap(); // all signals come now
         for &number in &numbers {
             assert_eq!(reactor.recv(&signals).unwrap(), number);
         }
     }
 }
 
-/// The last of them has the number 64, the last bit of a word.
+/// The last of these signals has the number 64, the last bit of a word.
 #[cfg(target_os = "linux")]
 #[test]
 fn every_real_time_signal_can_be_watched() {
@@ -183,7 +182,7 @@ fn every_real_time_signal_can_be_watched() {
     assert_eq!(numbers.last(), Some(&Signal(64)));
     let signals = reactor.signals(&numbers).unwrap();
     for number in &numbers {
-        // The processes of a user share a queue of these, which may be full for a while.
+        // The processes of a user share the queue of these signals, which may be full for a while.
         while let Err(error) = signal_hook::low_level::raise(number.0) {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             thread::sleep(Duration::from_millis(1));
@@ -195,15 +194,15 @@ fn every_real_time_signal_can_be_watched() {
 }
 
 #[test]
-fn no_mask_is_touched_and_children_start_as_they_would_have() {
+fn masks_and_children_are_not_affected() {
     alone!();
-    backstop();
+    keep_signals_caught();
     let of_child = || {
         let output =
             Command::new("cat").arg("/proc/self/status").stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        // A shell ignores SIGINT for what it runs in the background; caught here it has the default
-        // action in children.
+        // A shell ignores SIGINT for background programs. Here SIGINT is caught, so children have
+        // the default action.
         let watched = bit(Signal::TERMINATE) | bit(Signal::INTERRUPT) | bit(Signal::CHILD);
         ["SigBlk:", "SigIgn:", "SigCgt:"].map(|field| {
             number_of(&text, field) & if field == "SigIgn:" { !watched } else { u64::MAX }
@@ -218,16 +217,16 @@ fn no_mask_is_touched_and_children_start_as_they_would_have() {
     assert_eq!(of_child(), before);
     assert_eq!(reactor.recv(&signals).unwrap(), Signal::CHILD);
 
-    // A child that is told to end does.
+    // SIGTERM ends a child.
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
     Command::new("kill").args(["-TERM", &sleeper.id().to_string()]).status().unwrap();
     assert!(!sleeper.wait().unwrap().success());
 }
 
 #[test]
-fn the_last_one_dropped_restores_what_was() {
+fn dropping_the_last_set_restores_the_disposition() {
     alone!();
-    backstop();
+    keep_signals_caught();
     let caught = || status("/proc/self/status", "SigCgt:") & bit(Signal::ALARM) != 0;
     assert!(!caught());
     let reactor = support::reactor();
@@ -243,16 +242,16 @@ fn the_last_one_dropped_restores_what_was() {
     }
     assert_eq!((caught(), reactor.stats().live), (false, 0));
     let lowest = std::fs::File::open("/dev/null").unwrap();
-    assert!(lowest.as_raw_fd() < 500, "they are closed");
+    assert!(lowest.as_raw_fd() < 500, "fds were leaked");
 }
 
 #[test]
 #[allow(unsafe_code)]
-fn a_handler_that_somebody_took_away_is_put_back_by_the_next_one() {
+fn a_removed_handler_is_reinstalled_by_new_sets() {
     use nix::sys::signal::{SIGWINCH, SigHandler, signal};
     alone_with!(reactor);
     let first = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
-    // SAFETY: there is no handler that could do something forbidden.
+    // SAFETY: the default action is no handler, which could do something forbidden.
     unsafe { signal(SIGWINCH, SigHandler::SigDfl) }.unwrap();
     raise(Signal::WINDOW_CHANGE);
     assert_eq!(reactor.try_recv(&first).unwrap(), None);
@@ -264,9 +263,9 @@ fn a_handler_that_somebody_took_away_is_put_back_by_the_next_one() {
 }
 
 #[test]
-fn handlers_of_others_are_told_too_whoever_came_first() {
+fn handlers_of_others_are_called_too() {
     alone!();
-    backstop();
+    keep_signals_caught();
     let (first, number) = (signal_hook::consts::SIGVTALRM, signal_hook::consts::SIGXCPU);
     let others = |signal| {
         let (told, times) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
@@ -278,7 +277,7 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
     };
     let raise = |signal| signal_hook::low_level::raise(signal).unwrap();
     let reactor = support::reactor();
-    // Theirs, ours, and ours again.
+    // Install their handler, ours, and ours again.
     let told = others(first);
     for round in 0..3 {
         let signals = reactor.signals(&[Signal(first)]).unwrap();
@@ -288,7 +287,7 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
         raise(first);
         assert_eq!(told(), 2 * round + 2);
     }
-    // Ours, theirs, and ours again: what ours calls must not end in ours.
+    // Install our handler, theirs, and ours again. Our handler must not call itself.
     let signals = reactor.signals(&[Signal(number)]).unwrap();
     let told = others(number);
     raise(number);
@@ -305,7 +304,7 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
 
 #[test]
 #[allow(unsafe_code)]
-fn a_thread_that_is_blocked_in_a_call_goes_on() {
+fn a_blocked_call_is_restarted() {
     alone_with!(reactor);
     let signals = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
     let (mut theirs, mut ours) = UnixStream::pair().unwrap();
@@ -317,7 +316,7 @@ fn a_thread_that_is_blocked_in_a_call_goes_on() {
     });
     let reading = told.recv().unwrap();
     for _ in 0..5 {
-        thread::sleep(Duration::from_millis(1)); // it is blocked by then, mostly
+        thread::sleep(Duration::from_millis(1)); // by then the thread mostly blocks
         // SAFETY: the thread has not been joined.
         assert_eq!(unsafe { libc::pthread_kill(reading as libc::pthread_t, libc::SIGWINCH) }, 0);
         assert_eq!(reactor.recv(&signals).unwrap(), Signal::WINDOW_CHANGE);
@@ -328,14 +327,14 @@ fn a_thread_that_is_blocked_in_a_call_goes_on() {
 
 #[test]
 #[allow(unsafe_code)]
-fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_more() {
+fn a_foreign_handler_keeps_its_flags() {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal as Number, sigaction};
     extern "C" fn theirs(_: libc::c_int) {}
     alone!();
-    backstop();
+    keep_signals_caught();
     let number = Signal(libc::SIGXFSZ);
-    // SAFETY: the handler does nothing, or is what was there.
-    let put = |action| unsafe { sigaction(Number::SIGXFSZ, &action) }.unwrap();
+    // SAFETY: the handler does nothing, or is the previous action.
+    let set_action = |action| unsafe { sigaction(Number::SIGXFSZ, &action) }.unwrap();
     let reactor = support::reactor();
     let (usual, ours) = (SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SaFlags::SA_SIGINFO);
     let table = [
@@ -351,23 +350,23 @@ fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_m
         ),
     ];
     for (handler, flags, expected) in table {
-        let before = put(SigAction::new(handler, flags, SigSet::empty()));
+        let before = set_action(SigAction::new(handler, flags, SigSet::empty()));
         let signals = reactor.signals(&[number]).unwrap();
-        let caught = put(before);
-        put(caught);
+        let caught = set_action(before);
+        set_action(caught);
         let looked_at = usual | ours | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
         assert_eq!(caught.flags() & looked_at, expected | ours, "{handler:?} {flags:?}");
-        // The others wait, but for faults.
+        // The handler masks all other signals except faults.
         assert!(
             caught.mask().contains(Number::SIGUSR2) && !caught.mask().contains(Number::SIGSEGV)
         );
         drop(signals);
-        put(before);
+        set_action(before);
     }
 }
 
 #[test]
-fn watchers_come_and_go_while_signals_rain() {
+fn sets_may_change_during_a_stream_of_signals() {
     alone_with!(reactor);
     let stays = reactor.signals(&[Signal::USER2]).unwrap();
     let rain = thread::spawn(|| (0..20_000).for_each(|_| send(Signal::USER2)));
@@ -381,7 +380,7 @@ fn watchers_come_and_go_while_signals_rain() {
 }
 
 #[test]
-fn what_cannot_be_caught_is_refused_and_nothing_is() {
+fn uncatchable_signals_are_refused_without_side_effects() {
     alone_with!(reactor);
     let caught = status("/proc/self/status", "SigCgt:");
     let refused =
@@ -392,7 +391,7 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
     assert_eq!((status("/proc/self/status", "SigCgt:"), reactor.stats().live), (caught, 0));
-    // The C library keeps this one for itself; the last one that there is it does not.
+    // The C library reserves signal 33, but not signal 63.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         let error = reactor.signals(&[Signal::ALARM, Signal(33)]).unwrap_err();
@@ -409,7 +408,7 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
 }
 
 #[test]
-fn they_are_listed_and_outlive_their_reactor_inert() {
+fn a_set_outlives_its_reactor_inert() {
     alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     send(Signal::USER1);
@@ -419,23 +418,24 @@ fn they_are_listed_and_outlive_their_reactor_inert() {
     assert_eq!((info.kind, info.fired), (Some(SourceKind::Signals), 1));
     let handle = reactor.handle();
     drop(reactor);
-    send(Signal::USER1); // still caught: nobody hears it
+    send(Signal::USER1); // the signal is still caught and discarded
     drop(signals);
     assert_eq!(handle.signals(&[Signal::USER1]).unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
 #[test]
-fn names_are_shown() {
+fn names_of_signals_are_displayed() {
     assert_eq!(
         format!("{} {:?} {}", Signal::INTERRUPT, Signal::TERMINATE, Signal(63)),
         "SIGINT SIGTERM Signal(63)"
     );
 }
 
-/// Runs `body` in a forked child, and returns the status that the child ends with.
+/// Runs `body` in a forked child, and returns the child's exit status.
 #[allow(unsafe_code)]
 fn forked(body: impl FnOnce() -> i32) -> ExitStatus {
-    // SAFETY: the C library makes `fork` safe for what the bodies use: its locks, memory, threads.
+    // SAFETY: the C library makes `fork` safe for the locks, memory and threads that the bodies
+    // use.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
@@ -465,17 +465,17 @@ fn fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// A thread that stands still in the handler of a set, inside its write.
-struct StandsStill {
+/// A thread that is blocked in the handler of a set, inside its write.
+struct StuckHandler {
     reader: File,
     thread: thread::JoinHandle<()>,
 }
 
-impl StandsStill {
-    fn begin(set: &SignalSet) -> StandsStill {
+impl StuckHandler {
+    fn begin(set: &SignalSet) -> StuckHandler {
         let reader = File::from(set.as_fd().try_clone_to_owned().unwrap());
-        let mut writer = StandsStill::writer(&reader);
-        // All that it holds, and from now on a write waits for room.
+        let mut writer = StuckHandler::writer(&reader);
+        // Fill the file, so that the next write blocks.
         if cfg!(epoll) {
             writer.write_all(&(u64::MAX - 1).to_ne_bytes()).unwrap();
         } else {
@@ -486,10 +486,10 @@ impl StandsStill {
         while !set.is_pending() {
             thread::yield_now();
         }
-        StandsStill { reader, thread }
+        StuckHandler { reader, thread }
     }
 
-    /// The writing end, which is the same file if it is an eventfd.
+    /// Returns the writing end. An eventfd has one file for both ends.
     fn writer(reader: &File) -> File {
         let name = |fd: &Path| std::fs::read_link(fd).ok();
         let same = name(Path::new(&format!("/proc/self/fd/{}", reader.as_raw_fd())));
@@ -511,8 +511,8 @@ impl StandsStill {
         end.try_clone_to_owned().unwrap().into()
     }
 
-    fn goes_on(mut self) {
-        // A pipe has room for one more write from then on.
+    fn resume(mut self) {
+        // After this read a pipe has room for one more write.
         let mut room = vec![0; if cfg!(epoll) { 8 } else { 4096 }];
         assert!(self.reader.read(&mut room).unwrap() > 0);
         self.thread.join().unwrap();
@@ -520,15 +520,15 @@ impl StandsStill {
 }
 
 #[test]
-fn no_set_waits_for_a_handler_that_stands_still() {
+fn no_set_waits_for_a_stuck_handler() {
     alone!();
     let number = Signal::USER1.0;
     let open = fds();
     for round in 0..3 {
         let set = SignalSet::new(&[number]).unwrap();
-        let stands = StandsStill::begin(&set);
+        let stuck = StuckHandler::begin(&set);
         let reactor = support::reactor();
-        // Of the same signal and of another one, which comes meanwhile.
+        // Make sets for the same signal and another signal, which comes meanwhile.
         let both = [Signal::USER1, Signal::USER2];
         drop(reactor.signals(&both).unwrap());
         let signals = reactor.signals(&both).unwrap();
@@ -537,21 +537,21 @@ fn no_set_waits_for_a_handler_that_stands_still() {
         drop((signals, reactor));
         assert_eq!(set.take(), Some(number));
         if round == 0 {
-            stands.goes_on();
+            stuck.resume();
             drop(set);
         } else {
             drop(set);
-            // A set that is made meanwhile is not in the other's place.
+            // A set that is made meanwhile must not get the other set's write.
             let next = (round == 2).then(|| SignalSet::new(&[number]).unwrap());
-            stands.goes_on();
+            stuck.resume();
             assert_eq!(next.and_then(|next| next.take()), None);
         }
-        assert_eq!(fds(), open, "the handler closes the fd of a set that has gone");
+        assert_eq!(fds(), open, "the handler must close the fd of a dropped set");
     }
 }
 
 #[test]
-fn a_signal_beside_a_drop_is_told_or_acts() {
+fn a_signal_racing_a_drop_is_not_lost() {
     alone!();
     let (mut told, mut acted) = (0, 0);
     for seed in 0..rounds(500) {
@@ -582,7 +582,7 @@ fn a_signal_beside_a_drop_is_told_or_acts() {
         match (status.code(), status.signal()) {
             (Some(0), None) => told += 1,
             (None, Some(signal)) if signal == Signal::USER1.0 => acted += 1,
-            _ => panic!("round {seed}, {told} told, {acted} acted: lost: {status}"),
+            _ => panic!("round {seed}, {told} told, {acted} acted: the signal was lost: {status}"),
         }
     }
     println!("{told} told, {acted} acted");
@@ -596,7 +596,7 @@ fn spin(times: &mut u64) {
 }
 
 #[test]
-fn who_was_told_decides_what_a_drop_gives_back() {
+fn a_dropped_set_raises_untaken_signals_again() {
     alone!();
     let number = Signal::USER1.0;
     let set = || SignalSet::new(&[number]).unwrap();
@@ -619,7 +619,7 @@ fn who_was_told_decides_what_a_drop_gives_back() {
         assert_eq!(set.take(), Some(number));
         drop(set);
     }));
-    // Two were told, and one of them took the signal: in both orders of the drops.
+    // Both sets got the signal and one took it, in both orders of the drops.
     for first in [true, false] {
         assert!(!dies(&|| {
             let (takes, never_looks) = (set(), set());
@@ -627,17 +627,17 @@ fn who_was_told_decides_what_a_drop_gives_back() {
             assert_eq!(takes.take(), Some(number));
             let (a, b) = if first { (takes, never_looks) } else { (never_looks, takes) };
             drop(a);
-            assert_eq!(b.is_pending(), first, "what was told is not told again");
+            assert_eq!(b.is_pending(), first, "a taken signal must not be reported again");
             drop(b);
         }));
     }
-    // Neither took it.
+    // Neither set took the signal.
     assert!(dies(&|| {
         let sets = [set(), set()];
         raise(Signal::USER1);
         drop(sets);
     }));
-    // One of them took the first, and neither the second.
+    // One set took the first signal; no set took the second.
     assert!(dies(&|| {
         let (a, b) = (set(), set());
         raise(Signal::USER1);
@@ -646,7 +646,7 @@ fn who_was_told_decides_what_a_drop_gives_back() {
         drop(a);
         drop(b);
     }));
-    // A set that is younger than the signal is told when the older one goes.
+    // When the older set is dropped, a set younger than the signal gets it.
     assert!(!dies(&|| {
         let old = set();
         raise(Signal::USER1);
@@ -655,15 +655,15 @@ fn who_was_told_decides_what_a_drop_gives_back() {
         drop(old);
         assert_eq!(young.take(), Some(number));
     }));
-    // Ignored before, or with a handler, which has been called: nothing is left to do.
+    // The signal was ignored, or its previous handler was called: the drop has nothing to do.
     assert!(!dies(&|| {
-        put(libc::SIG_IGN);
+        set_action(libc::SIG_IGN);
         let set = set();
         raise(Signal::USER1);
         drop(set);
     }));
     assert!(!dies(&|| {
-        put(count_call as *const () as usize);
+        set_action(count_call as *const () as usize);
         let set = set();
         raise(Signal::USER1);
         drop(set);
@@ -683,9 +683,9 @@ extern "C" fn count_call_too(_: libc::c_int) {
     CALLS.fetch_add(1, Ordering::SeqCst);
 }
 
-/// Sets the action of SIGUSR1, and returns the one before.
+/// Sets the action of SIGUSR1, and returns the previous action.
 #[allow(unsafe_code)]
-fn put(action: usize) -> usize {
+fn set_action(action: usize) -> usize {
     // SAFETY: all zeros is a sigaction: no flags, an empty mask.
     let (mut new, mut old): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
     new.sa_sigaction = action;
@@ -695,9 +695,9 @@ fn put(action: usize) -> usize {
 }
 
 #[test]
-fn an_old_handler_hears_each_signal_once() {
+fn a_previous_handler_gets_each_signal_once() {
     alone!();
-    put(count_call as *const () as usize);
+    set_action(count_call as *const () as usize);
     let rain = thread::spawn(|| (0..30_000).for_each(|_| raise(Signal::USER1)));
     while !rain.is_finished() {
         let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
@@ -708,7 +708,7 @@ fn an_old_handler_hears_each_signal_once() {
 }
 
 #[test]
-fn a_handler_put_there_meanwhile_is_not_lost() {
+fn a_handler_installed_meanwhile_is_kept() {
     alone!();
     let handlers = [count_call, count_call_too].map(|handler| handler as *const () as usize);
     let turn = Arc::new(AtomicUsize::new(0));
@@ -726,32 +726,32 @@ fn a_handler_put_there_meanwhile_is_not_lost() {
                     }
                 }
                 spin(&mut random.below(150));
-                put(handlers[1]);
+                set_action(handlers[1]);
                 turn.store(2 * round + 2, Ordering::SeqCst);
             }
         })
     };
     let mut random = Random::new(1);
     for round in 0..turns {
-        // Nothing of ours is left from the last round.
-        put(libc::SIG_DFL);
+        // Remove our handler of the last round.
+        set_action(libc::SIG_DFL);
         drop(SignalSet::new(&[Signal::USER1.0]).unwrap());
-        put(handlers[0]);
+        set_action(handlers[0]);
         turn.store(2 * round + 1, Ordering::SeqCst);
         spin(&mut random.below(150));
         drop(SignalSet::new(&[Signal::USER1.0]).unwrap());
         while turn.load(Ordering::SeqCst) != 2 * round + 2 {
             thread::yield_now();
         }
-        assert_eq!(put(libc::SIG_DFL), handlers[1], "round {round}");
+        assert_eq!(set_action(libc::SIG_DFL), handlers[1], "round {round}");
     }
     other.join().unwrap();
 }
 
 #[test]
-fn of_two_threads_one_takes_a_signal() {
+fn a_signal_is_taken_by_one_thread() {
     alone!();
-    backstop();
+    keep_signals_caught();
     let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
     let (round, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let rounds = rounds(5_000) as usize;
@@ -782,10 +782,10 @@ fn of_two_threads_one_takes_a_signal() {
 }
 
 #[test]
-fn a_blocked_signal_is_an_error_that_helps() {
+fn a_blocked_signal_is_a_helpful_error() {
     use nix::sys::signal::{SigSet, Signal as Number};
     alone!();
-    backstop();
+    keep_signals_caught();
     let caught = status("/proc/self/status", "SigCgt:");
     let looks = move || {
         let reactor = support::reactor();
@@ -795,16 +795,16 @@ fn a_blocked_signal_is_an_error_that_helps() {
         for part in ["SIGTERM", "blocked", "SIG_UNBLOCK"] {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(status("/proc/self/status", "SigCgt:"), caught, "nothing is caught");
-        assert_eq!(status("/proc/thread-self/status", "SigBlk:"), mask, "the mask is as it was");
+        assert_eq!(status("/proc/self/status", "SigCgt:"), caught, "a signal was caught");
+        assert_eq!(status("/proc/thread-self/status", "SigBlk:"), mask, "the mask was changed");
         assert_eq!(reactor.stats().live, 0);
-        // As it says.
+        // Follow the advice of the error.
         SigSet::from(Number::SIGTERM).thread_unblock().unwrap();
         let signals = reactor.signals(&[Signal::QUIT, Signal::TERMINATE]).unwrap();
         raise(Signal::TERMINATE);
         assert_eq!(reactor.recv(&signals).unwrap(), Signal::TERMINATE);
     };
-    // Set by the thread itself, and inherited.
+    // Test a mask that the thread set itself, and an inherited mask.
     thread::spawn(move || {
         SigSet::from(Number::SIGTERM).thread_block().unwrap();
         thread::spawn(looks).join().unwrap();
@@ -814,7 +814,7 @@ fn a_blocked_signal_is_an_error_that_helps() {
     .unwrap();
 }
 
-/// The child's copy of `set`, which the child ends.
+/// Returns the child's copy of `set`. The child drops the copy.
 #[allow(unsafe_code)]
 fn copy_of(set: &SignalSet) -> SignalSet {
     // SAFETY: the child leaves by `_exit`, and never drops the original.
@@ -826,11 +826,15 @@ fn a_forked_child_waits_for_no_handler() {
     alone!();
     let number = Signal::USER1.0;
     let set = SignalSet::new(&[number]).unwrap();
-    let stands = StandsStill::begin(&set);
+    let stuck = StuckHandler::begin(&set);
     let status = forked(|| {
         let before = fds();
         drop(copy_of(&set));
-        assert_eq!(fds(), before - if cfg!(epoll) { 1 } else { 2 }, "its own copy is closed");
+        assert_eq!(
+            fds(),
+            before - if cfg!(epoll) { 1 } else { 2 },
+            "the child's copy was not closed"
+        );
         let own = SignalSet::new(&[number]).unwrap();
         raise(Signal::USER1);
         assert_eq!(own.take(), Some(number));
@@ -838,21 +842,21 @@ fn a_forked_child_waits_for_no_handler() {
     });
     assert_eq!(status.code(), Some(0), "{status}");
     assert_eq!(set.take(), Some(number));
-    stands.goes_on();
+    stuck.resume();
 }
 
 #[test]
-fn a_forked_child_is_inert_and_has_old_actions() {
+fn a_forked_child_has_the_old_actions() {
     alone!();
     let number = Signal::USER1.0;
     let set = SignalSet::new(&[number, Signal::CHILD.0, Signal::TERMINATE.0]).unwrap();
     let nothing_came = || {
-        // The children that end are told.
+        // The set gets a SIGCHLD for each child that ends.
         while set.is_pending() {
             assert_eq!(set.take(), Some(Signal::CHILD.0));
         }
     };
-    // The copy gives nothing, and what it has not taken is not sent again.
+    // The copy gives nothing, and the child's drop does not send untaken signals again.
     raise(Signal::TERMINATE);
     let status = forked(|| {
         assert!(!set.is_pending() && set.take().is_none());
@@ -861,7 +865,7 @@ fn a_forked_child_is_inert_and_has_old_actions() {
     });
     assert_eq!(status.code(), Some(0), "{status}");
     while set.take() != Some(Signal::TERMINATE.0) {}
-    // The default action, with and without the copy and a set of its own.
+    // The child has the default action, with and without the copy and its own set.
     for (drops, makes) in [(false, false), (true, false), (false, true), (true, true)] {
         let status = forked(|| {
             if drops {
@@ -872,14 +876,14 @@ fn a_forked_child_is_inert_and_has_old_actions() {
                 send(Signal::USER1);
                 assert_eq!(own.take(), Some(number));
             }
-            raise(Signal::CHILD); // by default nothing
+            raise(Signal::CHILD); // the default action does nothing
             raise(Signal::USER1);
             0
         });
         assert_eq!(status.signal(), Some(number), "{status}");
         nothing_came();
     }
-    // A grandchild, too.
+    // A grandchild has the default action, too.
     let status = forked(|| {
         let status = forked(|| {
             raise(Signal::USER1);
@@ -888,24 +892,24 @@ fn a_forked_child_is_inert_and_has_old_actions() {
         status.signal().unwrap_or(0)
     });
     assert_eq!(status.code(), Some(number), "{status}");
-    // And its fd is the parent's only: nobody raised it but the parent's own handlers.
+    // No child writes to the parent's fd.
     nothing_came();
     drop(set);
-    put(count_call as *const () as usize);
+    set_action(count_call as *const () as usize);
     let set = SignalSet::new(&[number]).unwrap();
     let mut eventfd = File::from(set.as_fd().try_clone_to_owned().unwrap());
     let status = forked(|| {
         (0..3).for_each(|_| raise(Signal::USER1));
         CALLS.load(Ordering::SeqCst) as i32
     });
-    assert_eq!(status.code(), Some(3), "the handler that was there is called: {status}");
+    assert_eq!(status.code(), Some(3), "the previous handler must be called: {status}");
     let nothing = eventfd.read(&mut [0; 8]).unwrap_err();
-    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "the fd was raised by the child");
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "the child wrote to the fd");
     assert!(!set.is_pending());
 }
 
 #[test]
-fn a_fork_beside_new_and_drop_never_hangs() {
+fn forks_during_new_and_drop_never_hang() {
     alone!();
     let number = Signal::USER1.0;
     let over = AtomicBool::new(false);

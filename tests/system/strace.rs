@@ -1,21 +1,20 @@
-//! `stats()` agrees with what strace counts, and both say what the documentation promises.
+//! `stats()` agrees with strace, and both agree with the documentation.
 //!
-//! Each test runs one scenario in a child, this same program, under strace. The child writes a line
-//! to `/dev/null` when the scenario begins and another when it ends, so that neither its start nor
-//! its printing is counted, and prints what `stats()` says of the time in between. The log of
-//! strace between the two lines must say the same: every `epoll_wait`, every `timerfd_settime`,
-//! every `write` to an eventfd, by whatever thread, and no `read` of either.
+//! Each test runs one scenario in a child, this same program, under strace. The child writes a mark
+//! to `/dev/null` before and after the scenario. So the log contains neither the child's start nor
+//! its output. The child prints the `stats()` of the scenario. The log between the marks must
+//! agree: every `epoll_wait`, every `timerfd_settime`, every `write` to an eventfd, by any thread,
+//! and no `read` of an eventfd or timerfd.
 //!
-//! The two must agree in every run. How often a loop sleeps depends on the scheduler, too: one that
-//! was kept from the CPU until its tick was due need not sleep for it. So what is promised there is
-//! what a sleep costs. A run that shows nothing of it is repeated.
+//! Stats and log must agree in every run. The number of sleeps also depends on the scheduler: a
+//! loop that runs late need not sleep for its tick. So the tests check the cost of a sleep. A run
+//! without a sleep is repeated.
 //!
-//! On kqueue it is the log of the stand-in (tests/kqueue-stand-in) instead of strace's, a line for
-//! each `kevent`. There the calls must be fewer than on epoll by the arms: each goes with the wait
-//! after it.
+//! On kqueue the stand-in (tests/kqueue-stand-in) writes the log, a line for each `kevent`. There
+//! an arm is no call of its own, because it goes with the next wait.
 //!
-//! Without strace, or where it may not trace, or with another kqueue, the tests are skipped, unless
-//! `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
+//! Without strace, without the right to trace, or with another kqueue the tests are skipped. With
+//! `POLLMUX_REQUIRE_STRACE=1` they fail instead.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -32,22 +31,22 @@ use support::{HOUR, thread};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
 const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";
-/// Where the stand-in logs to.
+/// The variable with the path of the stand-in's log.
 const LOG: &str = "KQUEUE_STAND_IN_LOG";
 const BEGIN: &str = "pollmux: the scenario begins";
 const END: &str = "pollmux: the scenario ends";
-/// What the child's line of counts begins with.
-const SAYS: &str = "pollmux stats:";
-/// Runs are repeated for so long.
+/// The prefix of the child's line of counts.
+const STATS_PREFIX: &str = "pollmux stats:";
+/// Runs are repeated for at most this long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The calls looked at. `?`: not every architecture and every strace knows all of them.
+/// The traced calls. A `?` allows for an architecture or a strace without the call.
 const CALLS: &str =
     "trace=?epoll_wait,?epoll_pwait,?epoll_pwait2,?timerfd_settime,?timerfd_settime64,?write,?read";
 
-/// How often something was called.
+/// The number of calls of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// `epoll_wait` and its relatives, whether they slept or not; `kevent` with room for events.
+    /// `epoll_wait` and its variants, with and without a sleep; `kevent` with room for events.
     epoll_waits: u64,
     /// Also the timers in the changes of a `kevent`.
     settimes: u64,
@@ -57,9 +56,9 @@ struct Counts {
     reads: u64,
 }
 
-// ---- The scenarios: what runs in the child.
+// ---- The scenarios, which run in the child.
 
-/// Runs between the two lines, and returns the counts of `stats()`.
+/// Runs a scenario between the two marks, and returns the counts of `stats()`.
 type Scenario = fn() -> Stats;
 
 const SCENARIOS: [(&str, Scenario); 13] = [
@@ -79,7 +78,7 @@ const SCENARIOS: [(&str, Scenario); 13] = [
 ];
 
 const TICKS: u64 = 20;
-/// More than the kernel's timeouts are late by, and less.
+/// A slack above the delay of the kernel's timeouts, and a slack below it.
 const ENOUGH: Duration = Duration::from_millis(5);
 const TOO_LITTLE: Duration = Duration::from_micros(10);
 const WAKES: u64 = 20;
@@ -88,9 +87,9 @@ const READY: u64 = 100;
 const BEATS: u64 = 2;
 const EMBEDDED_TURNS: u64 = 50;
 
-/// Runs `scenario` between the two lines, and returns what `stats()` has counted meanwhile.
-fn between_the_lines(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stats {
-    // Without a log of the stand-in, strace sees the lines.
+/// Runs `scenario` between the two marks, and returns what `stats()` has counted meanwhile.
+fn between_marks(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stats {
+    // Without a log of the stand-in, strace logs the marks.
     let path = std::env::var_os(LOG).unwrap_or_else(|| "/dev/null".into());
     let mut log =
         File::options().append(true).create(true).open(path).expect("the log, or /dev/null");
@@ -104,12 +103,12 @@ fn between_the_lines(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stat
     spent
 }
 
-/// Turns that find a message, with a heartbeat restarted in each.
+/// Turns that find a message, and restart a heartbeat each.
 fn messages() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
     let heartbeat = reactor.every(HOUR).expect("a period");
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for n in 0..10_000 {
             tx.send(n).expect("a receiver");
             select! { reactor;
@@ -134,7 +133,7 @@ fn messages_by_other_calls() -> Stats {
     let mut set = Select::new(&reactor);
     set.recv(&inbox);
     set.recv(&timer);
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for n in 0..1_000 {
             tx.send(n).expect("a receiver");
             reactor.wait(&mut events).expect("a wait");
@@ -150,14 +149,14 @@ fn messages_by_other_calls() -> Stats {
     })
 }
 
-/// Turns with a ready socket, beside a timer that is put off.
+/// Turns with a ready socket, beside a timer that is reset to a later time.
 fn ready_sockets() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (mut theirs, ours) = UnixStream::pair().expect("a pair");
     let socket =
         reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
     let timer = reactor.after(HOUR);
-    let stats = between_the_lines(&reactor, |reactor| {
+    let stats = between_marks(&reactor, |reactor| {
         for _ in 0..READY {
             theirs.write_all(b"hello").expect("room");
             select! { reactor; recv(socket) -> _ => {}, recv(timer) -> _ => unreachable!() }
@@ -170,7 +169,7 @@ fn ready_sockets() -> Stats {
     stats
 }
 
-/// Has the driver measure, once, how late the kernel's timeouts are: before its second tick.
+/// Lets the driver measure the delay of the kernel's timeouts, once, before its second tick.
 fn measured(reactor: Reactor) -> Reactor {
     let timer = reactor.timer();
     for _ in 0..3 {
@@ -181,30 +180,30 @@ fn measured(reactor: Reactor) -> Reactor {
     reactor
 }
 
-/// Nothing but ticks.
+/// Ticks only.
 fn ticks() -> Stats {
     let reactor = measured(Reactor::new().expect("a reactor"));
     let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for _ in 0..TICKS {
             select! { reactor; recv(ticker) -> _ => {} }
         }
     })
 }
 
-/// Ticks that may be late.
+/// Ticks with slack.
 fn lazy_ticks(slack: Duration) -> Stats {
     let reactor = Reactor::builder().slack(slack).build().expect("a reactor");
     let reactor = measured(reactor);
     let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for _ in 0..TICKS {
             select! { reactor; recv(ticker) -> _ => {} }
         }
     })
 }
 
-/// Sleeps that are ended by a message from another thread.
+/// Sleeps that a message from another thread ends.
 fn wakes() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
@@ -216,7 +215,7 @@ fn wakes() -> Stats {
             other.send(1).expect("a receiver");
         }
     });
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for _ in 0..WAKES {
             ask.send(()).expect("the other thread");
             select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(1)) }
@@ -226,11 +225,11 @@ fn wakes() -> Stats {
     })
 }
 
-/// Deadlines that are put off, and turns that find nothing due.
+/// Resets to later times, and turns that find nothing due.
 fn later_resets() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for round in 1..=100 {
             timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));
             select! { reactor; recv(timers[0]) -> _ => unreachable!(), default => {} }
@@ -238,13 +237,13 @@ fn later_resets() -> Stats {
     })
 }
 
-/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are
-/// beats. Until then none may come, however late an event is.
+/// The loop of the example `heartbeat`. First each event from another thread restarts the
+/// heartbeat, which may not tick, however late the events are. Then the heartbeat ticks.
 fn heartbeat() -> Stats {
     let reactor = measured(Reactor::new().expect("a reactor"));
     let (tx, inbox) = reactor.channel::<()>(64).expect("a channel");
     let heartbeat = reactor.every(HOUR).expect("a period");
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         let other = tx.clone();
         let sender = thread::spawn(move || {
             for _ in 0..EVENTS {
@@ -266,14 +265,14 @@ fn heartbeat() -> Stats {
     })
 }
 
-/// Two seconds with many live timers and channels, of which nothing comes.
+/// Two seconds with many armed timers and open channels, without an event.
 fn idle() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let _timers: Vec<_> =
         (0..10_000).map(|i| reactor.after(HOUR + Duration::from_secs(i))).collect();
     let channels: Vec<_> =
         (0..10_000).map(|_| reactor.channel::<u8>(1).expect("a channel")).collect();
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         select! { reactor;
             recv(channels[0].1) -> _ => unreachable!(),
             default(Duration::from_secs(2)) => {},
@@ -281,12 +280,12 @@ fn idle() -> Stats {
     })
 }
 
-/// Turns that find nothing and do not wait.
+/// Turns that find nothing and do not block.
 fn defaults() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (_tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
     let timer = reactor.after(HOUR);
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for _ in 0..10_000 {
             select! { reactor;
                 recv(inbox) -> _ => unreachable!(),
@@ -297,13 +296,13 @@ fn defaults() -> Stats {
     })
 }
 
-/// Messages to an embedded reactor: a wake-up that makes the fd readable, and a turn that finds the
-/// channel; a second one, asked for because something was left, that finds nothing.
+/// Messages to an embedded reactor. For each message a wake-up makes the fd readable, and a turn
+/// finds the channel. A second turn is requested because the message is left, and finds nothing.
 fn embedded() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
     let inner = reactor.embed().expect("an fd");
-    between_the_lines(&reactor, |reactor| {
+    between_marks(&reactor, |reactor| {
         for n in 0..EMBEDDED_TURNS {
             tx.send(n).expect("a receiver");
             assert_eq!(inner.turn().expect("a turn"), 1);
@@ -316,7 +315,7 @@ fn embedded() -> Stats {
     })
 }
 
-/// Turns of an embedded reactor with an fd and timers that are put off before each: nothing comes.
+/// Turns of an embedded reactor with an fd, and with timers reset to a later time before each turn.
 fn embedded_resets() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
@@ -325,7 +324,7 @@ fn embedded_resets() -> Stats {
     let socket =
         reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
     let inner = reactor.embed().expect("an fd");
-    let stats = between_the_lines(&reactor, |_| {
+    let stats = between_marks(&reactor, |_| {
         for round in 1..=EMBEDDED_TURNS {
             timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));
             assert!(ticker.restart());
@@ -336,14 +335,14 @@ fn embedded_resets() -> Stats {
     stats
 }
 
-/// Not a test of its own: in the child it runs the scenario that the environment names.
+/// Not a test: in the child it runs the scenario that the environment names.
 #[test]
 fn child() {
     let Ok(name) = std::env::var(CHILD) else { return };
     let scenario = SCENARIOS.into_iter().find(|(scenario, _)| *scenario == name);
     let stats = scenario.expect("the name of a scenario").1();
     println!(
-        "\n{SAYS} {} {} {} {} {}",
+        "\n{STATS_PREFIX} {} {} {} {} {}",
         stats.waits,
         stats.polls,
         stats.arms,
@@ -354,18 +353,18 @@ fn child() {
 
 // ---- strace and its log.
 
-/// What the log has between the two lines.
+/// Returns the part of the log between the two marks.
 fn between(log: &str) -> Result<&str, String> {
     let begin = log.find(BEGIN).and_then(|at| Some(at + log[at..].find('\n')? + 1));
     let end = log.find(END).and_then(|at| Some(log[..at].rfind('\n')? + 1));
     match (begin, end) {
         (Some(begin), Some(end)) if begin <= end => Ok(&log[begin..end]),
-        _ => Err(format!("the two lines are not in the log:\n{log}")),
+        _ => Err(format!("the two marks are not in the log:\n{log}")),
     }
 }
 
-/// Counts the calls. One that another thread's interrupts is logged twice, `.. <unfinished ...>`
-/// and `<... resumed>`: its beginning counts.
+/// Counts the calls. A call that another thread's call interrupts has two lines, `.. <unfinished
+/// ...>` and `<... resumed>`. The first line counts.
 fn count(log: &str) -> Counts {
     let mut counts = Counts::default();
     for line in log.lines() {
@@ -384,8 +383,8 @@ fn count(log: &str) -> Counts {
     counts
 }
 
-/// [`count`] for the log of the stand-in, and how many calls there are:
-/// `kevent timer:add, room for 16, waits`.
+/// [`count`] for the log of the stand-in, and the number of calls. A line is `kevent timer:add,
+/// room for 16, waits`.
 fn count_kevents(log: &str) -> (Counts, u64) {
     let mut counts = Counts::default();
     for line in log.lines() {
@@ -396,7 +395,7 @@ fn count_kevents(log: &str) -> (Counts, u64) {
     (counts, log.lines().count() as u64)
 }
 
-/// Why strace cannot be used, if it cannot.
+/// Returns the reason why strace cannot be used, if there is one.
 fn no_strace() -> Option<String> {
     if cfg!(kqueue) {
         return cfg!(any(flat, not(linux))).then(|| "this kqueue logs nothing".into());
@@ -418,7 +417,7 @@ fn no_strace() -> Option<String> {
     }
 }
 
-/// Whether the tests are to be skipped.
+/// Returns true, and prints why, if the tests are skipped.
 fn skipped() -> bool {
     let Some(why) = no_strace() else { return false };
     assert!(
@@ -429,8 +428,8 @@ fn skipped() -> bool {
     true
 }
 
-/// One run of the scenario: what `stats()` says and what strace says, and its log of that time.
-fn traced(scenario: &str) -> (Said, Counts, String) {
+/// Runs the scenario once. Returns the child's `stats()`, the counts of the log, and the log.
+fn traced(scenario: &str) -> (ChildStats, Counts, String) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let run = format!("strace-{}-{}.log", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
@@ -458,7 +457,7 @@ fn traced(scenario: &str) -> (Said, Counts, String) {
     );
     let numbers = stdout
         .lines()
-        .find_map(|line| line.strip_prefix(SAYS))
+        .find_map(|line| line.strip_prefix(STATS_PREFIX))
         .expect("the child's line of counts");
     let numbers: Vec<u64> =
         numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
@@ -468,29 +467,29 @@ fn traced(scenario: &str) -> (Said, Counts, String) {
     let log = between(&log).unwrap_or_else(|error| panic!("{scenario}: {error}"));
     if cfg!(epoll) {
         assert_eq!(syscalls, waits + polls + arms + wakes);
-        return (Said { waits, polls, arms, wakes }, count(log), log.to_string());
+        return (ChildStats { waits, polls, arms, wakes }, count(log), log.to_string());
     }
     let (counts, calls) = count_kevents(log);
     assert_eq!(
         calls, syscalls,
         "{scenario}: the stand-in on the left, stats() on the right; its log:\n{log}"
     );
-    assert_eq!(calls, waits + polls + wakes, "{scenario}: an arm is a call of its own:\n{log}");
-    (Said { waits, polls, arms, wakes }, counts, log.to_string())
+    assert_eq!(calls, waits + polls + wakes, "{scenario}: an arm was a call of its own:\n{log}");
+    (ChildStats { waits, polls, arms, wakes }, counts, log.to_string())
 }
 
-/// What a child has printed of its `Stats`.
+/// The `Stats` that a child has printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Said {
+struct ChildStats {
     waits: u64,
     polls: u64,
     arms: u64,
     wakes: u64,
 }
 
-/// Runs the scenario: `stats()` and strace must agree each time, and one run must be as `promised`.
+/// Runs the scenario. `stats()` and strace must agree each time, and one run must be as `promised`.
 #[track_caller]
-fn agrees(scenario: &str, promised: impl Fn(Counts) -> bool) {
+fn stats_agree(scenario: &str, promised: impl Fn(Counts) -> bool) {
     if skipped() {
         return;
     }
@@ -514,31 +513,31 @@ fn agrees(scenario: &str, promised: impl Fn(Counts) -> bool) {
     }
 }
 
-/// As many waits as were seen, and nothing else.
+/// Returns counts with these waits only.
 fn waits(seen: Counts) -> Counts {
     Counts { epoll_waits: seen.epoll_waits, ..Counts::default() }
 }
 
 #[test]
 fn turns_that_find_messages_make_no_syscall() {
-    agrees("messages", |seen| seen == Counts::default());
+    stats_agree("messages", |seen| seen == Counts::default());
 }
 
 #[test]
-fn no_call_makes_a_syscall_for_a_message_that_is_there() {
-    agrees("messages by other calls", |seen| seen == Counts::default());
+fn buffered_messages_make_no_syscall() {
+    stats_agree("messages by other calls", |seen| seen == Counts::default());
 }
 
 /// The timer is set once, before the first wait that may sleep.
 #[test]
-fn a_turn_with_a_ready_fd_makes_one_syscall() {
-    agrees("ready sockets", |seen| {
+fn a_ready_fd_costs_one_syscall() {
+    stats_agree("ready sockets", |seen| {
         seen == Counts { settimes: seen.settimes.min(1), ..waits(seen) }
             && seen.epoll_waits == READY
     });
 }
 
-/// A wait for each tick, and on kqueue an arm that goes with it.
+/// One wait for each tick, and on kqueue an arm that goes with the wait.
 fn one_for_each_tick(seen: Counts) -> bool {
     let arms = if cfg!(kqueue) { seen.epoll_waits } else { 0 };
     (1..=TICKS).contains(&seen.epoll_waits) && seen == Counts { settimes: arms, ..waits(seen) }
@@ -546,71 +545,73 @@ fn one_for_each_tick(seen: Counts) -> bool {
 
 #[test]
 fn a_tick_makes_one_syscall() {
-    agrees("ticks", one_for_each_tick);
+    stats_agree("ticks", one_for_each_tick);
 }
 
 // On kqueue every tick arms.
 #[cfg(epoll)]
 #[test]
-fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
-    agrees("lazy ticks", one_for_each_tick);
+fn a_tick_with_much_slack_makes_one_syscall() {
+    stats_agree("lazy ticks", one_for_each_tick);
 }
 
 #[test]
-fn a_tick_with_less_slack_than_a_timeout_makes_one_syscall() {
-    agrees("nearly lazy ticks", one_for_each_tick);
+fn a_tick_with_little_slack_makes_one_syscall() {
+    stats_agree("nearly lazy ticks", one_for_each_tick);
 }
 
 #[test]
-fn a_sleep_ended_by_a_message_makes_two_syscalls() {
-    // A sleep that is announced, and given up because the message is there, costs the wake-up only.
-    agrees("wakes", |seen| {
+fn a_woken_sleep_makes_two_syscalls() {
+    // A sleep that is announced and then cancelled, because the message is there, costs only the
+    // wake-up.
+    stats_agree("wakes", |seen| {
         (1..=seen.wakes).contains(&seen.epoll_waits)
             && seen == Counts { wakes: seen.wakes.min(WAKES), ..waits(seen) }
     });
 }
 
 #[test]
-fn a_reset_to_a_later_time_makes_no_syscall() {
-    agrees("later resets", |seen| seen == Counts::default());
+fn a_later_reset_makes_no_syscall() {
+    stats_agree("later resets", |seen| seen == Counts::default());
 }
 
-/// An event costs its wake-up. The timer is set once for all events, and once for each beat.
+/// An event costs its wake-up. The timer is set once for all events, and once for each tick.
 #[test]
-fn a_heartbeat_is_armed_for_beats_not_for_events() {
-    agrees("heartbeat", |seen| {
+fn a_heartbeat_arms_for_ticks_only() {
+    stats_agree("heartbeat", |seen| {
         let arms = BEATS + 1;
         seen.settimes <= arms && seen.wakes <= EVENTS && seen.epoll_waits <= seen.wakes + arms
     });
 }
 
-/// The wait itself is one, and one timer is set to end it.
+/// One wait, and one timer that ends it.
 #[test]
 fn idle_timers_and_channels_cost_no_wake_up() {
-    agrees("idle", |seen| seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() });
+    stats_agree("idle", |seen| seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() });
 }
 
 #[test]
 fn a_default_makes_no_syscall() {
-    agrees("defaults", |seen| seen == Counts::default());
+    stats_agree("defaults", |seen| seen == Counts::default());
 }
 
-/// For each message: the wake-up, a look, the reactor's own wake-up for what is left, and a look.
+/// Each message costs two polls and two wake-ups. The second wake-up is the reactor's own, for the
+/// message that is left.
 #[test]
-fn an_embedded_reactor_makes_the_syscalls_it_counts() {
+fn an_embedded_reactor_counts_its_syscalls() {
     let promised =
         Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
-    agrees("embedded", |seen| seen == promised);
+    stats_agree("embedded", |seen| seen == promised);
 }
 
 #[test]
-fn an_embedded_turn_is_one_look_and_no_settime_for_later_resets() {
+fn an_embedded_turn_with_later_resets_only_polls() {
     let promised = Counts { epoll_waits: EMBEDDED_TURNS, ..Counts::default() };
-    agrees("embedded resets", |seen| seen == promised);
+    stats_agree("embedded resets", |seen| seen == promised);
 }
 
 #[test]
-fn a_log_of_kevents_is_counted() {
+fn kevents_in_a_log_are_counted() {
     let log = "kevent user:trigger, room for 0, returns\n\
                kevent timer:add, room for 16, waits\n\
                kevent timer:delete, room for 0, returns\n\
@@ -619,7 +620,7 @@ fn a_log_of_kevents_is_counted() {
 }
 
 #[test]
-fn a_log_is_counted_between_its_two_lines() {
+fn calls_between_the_marks_are_counted() {
     let log = format!(
         "7 write(4<anon_inode:[eventfd]>, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8\n\
          7 write(3</dev/null>, \"{BEGIN}\", 28) = 28\n\
@@ -635,7 +636,7 @@ fn a_log_is_counted_between_its_two_lines() {
          7 write(3</dev/null>, \"{END}\", 26) = 26\n\
          7 epoll_wait(6<anon_inode:[eventpoll]>, [], 16, 0) = 0\n"
     );
-    let counts = count(between(&log).expect("both lines"));
+    let counts = count(between(&log).expect("both marks"));
     assert_eq!(counts, Counts { epoll_waits: 2, settimes: 1, wakes: 1, reads: 1 });
     assert!(between("7 epoll_wait(6<anon_inode:[eventpoll]>, [], 16, 0) = 0").is_err());
 }

@@ -2,14 +2,15 @@
 //!
 //! Copies the tree to `target/mutants/tree` with a switch for each mutation, so that one build has
 //! all mutants. Then runs, for each mutant, the groups of tests that reach it. A mutant is killed
-//! if a test fails, or hangs twice, the second time with four times the limit. A survivor that
-//! `survivors.txt` does not know fails the run. One that a model kills counts as killed.
+//! if a test fails. A mutant is also killed if a test hangs twice, the second time with four times
+//! the limit. A survivor that is not in `survivors.txt` fails the run. A survivor that a model
+//! kills counts as killed.
 //!
 //! `--list` only lists. `--only TEXT`, any number of times, takes mutants with TEXT in their names.
 //! `--minutes M` stops after M minutes, `--seed S` shuffles the mutants, `--jobs J` runs J at a
-//! time. `--loom` runs the loom models that take 20 s at most, for the mutants of orderings and
-//! fences, or those of `--only`. There a hang kills nothing: a weaker ordering has more
-//! interleavings.
+//! time. `--loom` runs the loom models that take at most 20 s. These run for the mutants of
+//! orderings and fences, or for those of `--only`. A hang of a model kills nothing: a weaker
+//! ordering has more interleavings.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -27,11 +28,11 @@ use rewrite::{Mutant, Rewrite};
 const FOLDERS: [&str; 4] = ["src/wake", "src/channel", "src/reactor/parts", "src/context"];
 /// The order of the binaries: the cheapest first.
 const BINARIES: [&str; 4] = ["pollmux", "model", "conformance", "api"];
-/// The number that makes the switch record.
+/// The number that makes the switch record the reached mutants.
 const RECORD: &str = "-2";
 const HANGS: &str = "hangs";
 
-/// Tests of one module of one binary, and the mutants that they reach.
+/// The tests of one module of one binary, and the mutants that the tests reach.
 struct Group {
     name: String,
     binary: PathBuf,
@@ -102,7 +103,7 @@ fn copy(root: &Path, tree: &Path, broken: &BTreeSet<String>) -> Vec<Mutant> {
     mutants
 }
 
-/// The number of the innermost mutant around a place that the compiler names.
+/// Returns the number of the innermost mutant around a place in a compiler message.
 fn mutant_at(tree: &Path, file: &str, line: usize, column: usize) -> Option<usize> {
     let text = fs::read_to_string(tree.join(file)).ok()?;
     let begin: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
@@ -138,7 +139,7 @@ fn cargo(tree: &Path, root: &Path, loom: bool) -> Command {
     cargo
 }
 
-/// Builds, and leaves out the mutants that do not compile.
+/// Builds the tree without the mutants that do not compile.
 fn build(root: &Path, tree: &Path, loom: bool) -> (Vec<Mutant>, Vec<PathBuf>) {
     let list = root.join(if loom { "target/mutants/broken-loom" } else { "target/mutants/broken" });
     let mut broken: BTreeSet<String> =
@@ -175,7 +176,7 @@ fn build(root: &Path, tree: &Path, loom: bool) -> (Vec<Mutant>, Vec<PathBuf>) {
     panic!("mutants that do not compile are left after 20 builds");
 }
 
-/// Runs tests until one fails. Returns what killed the run.
+/// Runs tests until one fails. Returns the reason for the kill, if there is one.
 fn run(
     group: &Group,
     tree: &Path,
@@ -213,7 +214,7 @@ fn run(
     killed.or((!finished).then(|| "the process died".into()))
 }
 
-/// Returns the reason why a mutant dies, if it does. A hang is one only if it comes again.
+/// Returns the reason why the group kills a mutant, if it does. A hang must happen twice.
 fn kills(group: &Group, tree: &Path, mutant: &Mutant, loom: bool) -> Option<String> {
     let limit = 4 * group.takes + Duration::from_secs(10);
     let once = |limit| run(group, tree, &mutant.number.to_string(), "/dev/null".as_ref(), limit);
@@ -261,7 +262,7 @@ fn groups(root: &Path, tree: &Path, binaries: &[PathBuf], loom: bool) -> Vec<Gro
                 continue;
             }
             group.takes = begin.elapsed();
-            let bytes = fs::read(&reached).expect("what was reached");
+            let bytes = fs::read(&reached).expect("the reached mutants");
             let numbers =
                 bytes.chunks_exact(4).map(|four| u32::from_ne_bytes(four.try_into().unwrap()));
             group.reached = numbers.map(|number| number as usize).collect();
@@ -279,7 +280,7 @@ fn groups(root: &Path, tree: &Path, binaries: &[PathBuf], loom: bool) -> Vec<Gro
     groups
 }
 
-/// A place among the mutants that depends on the seed, and on no other mutant.
+/// Returns a place among the mutants that depends on the seed, and on no other mutant.
 fn rank(seed: u64, name: &str) -> u64 {
     // SplitMix64.
     name.bytes().fold(seed, |state, byte| {
@@ -318,7 +319,7 @@ fn main() {
     }
     let end = Instant::now() + Duration::from_secs(60 * options.minutes);
     let next = AtomicUsize::new(0);
-    // Killed, known survivors, new survivors, not reached: by folder.
+    // Killed, known survivors, new survivors, and mutants that are not reached, by folder.
     let counts: Mutex<BTreeMap<&str, [usize; 4]>> = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {

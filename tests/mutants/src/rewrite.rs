@@ -8,21 +8,21 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{BinOp, Expr, ReturnType, Stmt, Type};
 
-/// One mutation. The name tells it from all others, also when lines move.
+/// One mutation. Its name is unique, and stays the same when lines move.
 #[derive(Clone, Debug)]
 pub struct Mutant {
     pub number: usize,
-    /// `file | function | kind | text`, and ` #2` for the second of the same.
+    /// `file | function | kind | text`, and ` #2` for the second equal text.
     pub name: String,
     pub line: usize,
 }
 
 enum Edit {
-    /// An expression and what may stand in its place.
+    /// An expression and its replacements.
     Instead(Vec<(usize, String)>),
-    /// A statement that may be left out.
+    /// A statement that the mutant leaves out.
     Without(usize),
-    /// A body that may return at once.
+    /// A body that the mutant leaves at once.
     Return(Vec<(usize, String)>),
 }
 
@@ -38,7 +38,7 @@ pub struct Rewrite<'a> {
 }
 
 impl<'a> Rewrite<'a> {
-    /// Numbers begin at `first`. Mutants whose name `skip` knows are left out.
+    /// Numbers begin at `first`. Mutants whose names `skip` knows are left out.
     pub fn new(file: &'a str, text: &'a str, first: usize, skip: &'a dyn Fn(&str) -> bool) -> Self {
         let mut this = Rewrite {
             text,
@@ -55,7 +55,7 @@ impl<'a> Rewrite<'a> {
         this
     }
 
-    /// The file with all switches.
+    /// Returns the file with all switches.
     pub fn finish(&self) -> String {
         let mut out = String::new();
         self.write(&mut out, 0..self.text.len(), &self.edits);
@@ -101,7 +101,7 @@ impl<'a> Rewrite<'a> {
         &self.text[span.byte_range()]
     }
 
-    /// A number for a mutation, or `None` if it is left out.
+    /// Returns the number of a new mutant, or `None` if it is left out.
     fn add(&mut self, span: Span, kind: &str, text: &str) -> Option<usize> {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let function = self.functions.last()?;
@@ -170,7 +170,7 @@ fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// The operator in the place of another one.
+/// Returns the kind and the replacement of an operator.
 fn other(op: &BinOp) -> Option<(&'static str, &'static str)> {
     Some(match op {
         BinOp::Lt(_) => ("compare", "<="),
@@ -189,7 +189,7 @@ fn other(op: &BinOp) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Returns true if a `let` of a chain of conditions stands in the expression.
+/// Returns true if the expression contains a `let` of a chain of conditions.
 fn has_let(expr: &Expr) -> bool {
     match expr {
         Expr::Let(_) => true,

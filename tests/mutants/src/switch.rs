@@ -1,4 +1,4 @@
-/// The switch of the mutants. Allocates nothing, and makes a syscall only while it records.
+/// The switch of the mutants. The switch allocates nothing, and makes a syscall only to record.
 pub(crate) mod mutant_switch {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
     static ACTIVE: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -14,7 +14,7 @@ pub(crate) mod mutant_switch {
         number
     }
 
-    /// Returns true if mutant `number` is the one of this run. `MUTANT=-2` records what is reached.
+    /// Returns true if `number` is the mutant of this run. `MUTANT=-2` records the reached mutants.
     #[inline]
     pub(crate) fn on(number: u32) -> bool {
         let mut active = ACTIVE.load(Relaxed);

@@ -1,4 +1,4 @@
-//! The filter: from arguments to a program for the kernel, and on to the command.
+//! Turns the arguments into a seccomp filter, and runs the command.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ const SYSCALLS: &[(&str, libc::c_long)] = named! {
     SYS_timerfd_gettime SYS_timerfd_settime
 };
 
-/// Those that libc has for some architectures only, or not yet.
+/// Syscalls that libc has for some architectures only, or not yet.
 const MORE: &[(&str, libc::c_long)] = &[
     #[cfg(any(target_arch = "x86_64", target_arch = "x86", target_arch = "arm"))]
     ("SYS_epoll_wait", libc::SYS_epoll_wait),
@@ -41,7 +41,7 @@ const ERRORS: &[(&str, i32)] = &[
     ("ENOSPC", libc::ENOSPC),
 ];
 
-/// `AUDIT_ARCH_*` of linux/audit.h, for the architecture that this is built for.
+/// `AUDIT_ARCH_*` of linux/audit.h, for the architecture of this build.
 const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
     0xc000_003e
 } else if cfg!(target_arch = "x86") {
@@ -56,7 +56,7 @@ const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
     0
 };
 
-/// Becomes the command, without the syscalls. Returns only if it cannot.
+/// Becomes the command, without the syscalls. Returns only on an error.
 pub(crate) fn run(arguments: &[OsString]) -> String {
     let split = arguments.iter().position(|argument| argument == "--");
     let (refused, command) = match split.map(|at| (&arguments[..at], &arguments[at + 1..])) {
@@ -76,20 +76,20 @@ pub(crate) fn run(arguments: &[OsString]) -> String {
     format!("{}: {error}", program.to_string_lossy())
 }
 
-/// The number of a syscall, and the error that it shall have.
+/// Parses the number of a syscall, and its error.
 fn parse(argument: &str) -> Result<(u32, i32), String> {
     let (name, error) = argument.split_once('=').unwrap_or((argument, "ENOSYS"));
     let all = SYSCALLS.iter().chain(MORE);
     let number = all.clone().find(|(known, _)| known.strip_prefix("SYS_") == Some(name));
     let Some((_, number)) = number else {
         let known: Vec<_> = all.map(|(known, _)| known.trim_start_matches("SYS_")).collect();
-        return Err(format!("{name} is none of the syscalls known here: {}", known.join(" ")));
+        return Err(format!("{name} is no known syscall; the known ones are: {}", known.join(" ")));
     };
     let error = match ERRORS.iter().find(|(known, _)| *known == error) {
         Some((_, number)) => *number,
         None => match error.parse() {
             Ok(number @ 1..4096) => number,
-            _ => return Err(format!("{error} is no error known here, nor the number of one")),
+            _ => return Err(format!("{error} is no known error, nor a number of an error")),
         },
     };
     Ok((*number as u32, error))
@@ -118,7 +118,8 @@ fn program(refused: Vec<(u32, i32)>) -> Vec<libc::sock_filter> {
     program
 }
 
-/// Makes `program` the filter of this thread, which is the only one, and of what it executes.
+/// Makes `program` the filter of this thread, which is the only one, and of the programs that it
+/// executes.
 fn install(mut program: Vec<libc::sock_filter>) -> io::Result<()> {
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let [none, one] = [0, 1 as libc::c_ulong];

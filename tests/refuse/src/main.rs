@@ -1,12 +1,12 @@
 //! Runs a command in which some syscalls fail: `refuse membarrier=EPERM pidfd_open -- cargo test`.
 //!
-//! Each argument before `--` is the name of a syscall, with the error that it shall have. Without
-//! one the error is `ENOSYS`, as on a kernel that lacks the call. The rest is the command. The
-//! refusal holds for the command and all of its children, and for nothing else on the machine: it
-//! is a seccomp filter.
+//! Each argument before `--` names a syscall and its error. Without an error it is `ENOSYS`, as on
+//! a kernel without the syscall. The other arguments are the command. The refusal is a seccomp
+//! filter. The filter affects only the command and its children.
 //!
-//! Needs no privileges, and Linux with seccomp. Programs of another architecture than this one's,
-//! for instance 32-bit ones, are not held up: build it for theirs.
+//! The program needs no privileges, but Linux with seccomp. The filter does not affect programs of
+//! another architecture, for instance 32-bit programs. For these, build `refuse` for their
+//! architecture.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! A command under `refuse` has the errors that were asked for, and no others.
+//! A command under `refuse` gets the requested errors, and no others.
 #![cfg(target_os = "linux")]
 
 use std::io;
@@ -11,16 +11,15 @@ fn refuse(syscalls: &[&str]) -> Output {
     command.args(["--exact", "probe", "--ignored", "--nocapture"]).output().unwrap()
 }
 
-fn said(output: Output) -> String {
+fn probed(output: Output) -> String {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().find_map(|line| line.split_once("probed: ")).expect("no probe").1.to_string()
 }
 
-/// The error that a syscall with wrong arguments has, which does nothing if it is there.
+/// Returns the error of a syscall with wrong arguments. The syscall itself does nothing.
 fn error_of(number: libc::c_long) -> String {
-    // SAFETY: no syscall takes these arguments for anything: each is a bad command, clock, fd or
-    // pid.
+    // SAFETY: the arguments are a bad command, clock, fd or pid for each of these syscalls.
     let result = unsafe { libc::syscall(number, -1, -1, 0, 0, 0, 0) };
     let error = io::Error::last_os_error().raw_os_error();
     match error.filter(|_| result == -1) {
@@ -39,18 +38,18 @@ fn probe() {
 }
 
 #[test]
-fn each_syscall_fails_as_asked_for() {
+fn each_syscall_fails_as_requested() {
     let invalid = libc::EINVAL.to_string();
     let untouched = format!("{invalid} {invalid} {invalid}");
-    assert_eq!(said(refuse(&["statx"])), untouched);
-    assert_eq!(said(refuse(&["membarrier"])), format!("ENOSYS {invalid} {invalid}"));
-    assert_eq!(said(refuse(&["pidfd_open=EPERM"])), format!("{invalid} EPERM {invalid}"));
+    assert_eq!(probed(refuse(&["statx"])), untouched);
+    assert_eq!(probed(refuse(&["membarrier"])), format!("ENOSYS {invalid} {invalid}"));
+    assert_eq!(probed(refuse(&["pidfd_open=EPERM"])), format!("{invalid} EPERM {invalid}"));
     let all = ["membarrier=EPERM", "timerfd_create=71", "pidfd_open=ENOSYS"];
-    assert_eq!(said(refuse(&all)), "EPERM ENOSYS 71");
+    assert_eq!(probed(refuse(&all)), "EPERM ENOSYS 71");
 }
 
 #[test]
-fn wrong_arguments_are_refused_before_the_command_runs() {
+fn wrong_arguments_run_no_command() {
     for (wrong, names) in
         [("membarier", "membarier"), ("membarrier=ENOSYST", "ENOSYST"), ("statx=0", "0")]
     {

@@ -1,17 +1,16 @@
-//! The means of tests that count allocations: the counting allocator, and the two passes, one to
-//! warm up and one that is counted.
+//! Counts allocations, and checks that an operation makes none after a warm-up.
 
 #[path = "../../../examples/common/mod.rs"]
 mod common;
 
 pub use common::{allocations, bytes, frees};
 
-/// Of every program that has this crate. Each thread counts for itself.
+/// The allocator of every program with this crate. Each thread has its own counters.
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
 
-/// Runs `operation` to warm it up, and then as often again, when it must not allocate. It is given
-/// the number of the round.
+/// Runs `operation` `rounds` times as a warm-up, and then as often without an allocation. The
+/// operation gets the number of the round.
 #[track_caller]
 pub fn allocates_nothing(rounds: u64, mut operation: impl FnMut(u64)) {
     (0..rounds).for_each(&mut operation);

@@ -1,9 +1,9 @@
-//! A thread beside the test, which ends before the test does.
+//! Threads beside a test that end before the test does.
 
 use std::thread::{self, JoinHandle, panicking};
 use std::time::Duration;
 
-/// Joins its thread when it is dropped, and panics if that has panicked.
+/// Joins its thread when it is dropped, and panics if the thread has panicked.
 #[derive(Debug)]
 pub struct Aside(Option<JoinHandle<()>>);
 
@@ -12,7 +12,7 @@ pub fn aside(work: impl FnOnce() + Send + 'static) -> Aside {
     begin(Box::new(work))
 }
 
-/// Runs `work` on another thread when `delay` is over: most likely the test is blocked then.
+/// Runs `work` on another thread after `delay`: most likely the test is blocked by then.
 pub fn later(delay: Duration, work: impl FnOnce() + Send + 'static) -> Aside {
     begin(Box::new(move || {
         thread::sleep(delay);
@@ -26,7 +26,7 @@ fn begin(work: Box<dyn FnOnce() + Send>) -> Aside {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        // A test that fails waits for nobody: the thread may wait for the test.
+        // A failed test does not join, because the thread may wait for the test.
         if !panicking() {
             self.0.take().unwrap().join().unwrap();
         }

@@ -1,7 +1,7 @@
-//! The processor time of a call, whatever else runs on the machine.
+//! CPU time of this thread, which is independent of the load of the machine.
 use std::time::Duration;
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 #[allow(unsafe_code)]
 pub fn thread_cpu_time() -> Duration {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -11,7 +11,7 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
 }
 
-/// Returns the result of `f`, and the CPU time that `f` took.
+/// Returns the result of `f`, and the CPU time of the call.
 pub fn timed<R>(f: impl FnOnce() -> R) -> (R, Duration) {
     let start = thread_cpu_time();
     let result = f();

@@ -20,7 +20,7 @@ use crate::{Hooked, Hooks, Waiting};
 
 type Step = Box<dyn FnOnce() -> io::Result<()>>;
 
-/// The events of each sleep of a driver, written down beforehand.
+/// The planned actions of a driver's sleeps, one for each sleep.
 #[derive(Clone)]
 pub struct Script {
     steps: Rc<RefCell<VecDeque<Step>>>,
@@ -29,7 +29,7 @@ pub struct Script {
     wakes: Arc<Counting>,
 }
 
-/// A waker that counts how often it is called.
+/// A waker that counts its calls.
 pub struct Counting {
     waker: Arc<dyn Wake>,
     count: AtomicU64,
@@ -40,7 +40,7 @@ impl Counting {
         Arc::new(Counting { waker: driver.waker(), count: AtomicU64::new(0) })
     }
 
-    /// The number of times.
+    /// Returns the number of calls.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
@@ -48,26 +48,26 @@ impl Counting {
 
 impl Wake for Counting {
     fn wake(&self) -> io::Result<()> {
-        // Counted afterwards: who sees the count finds the reactor woken.
+        // Count after the wake-up: a thread that sees the count finds the reactor woken.
         self.waker.wake()?;
         self.count.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }
 
-/// A reactor that follows a script on a virtual clock, that clock, and the script.
+/// Returns a virtual clock, a reactor that follows a script on it, and the script.
 pub fn scripted_reactor() -> (Sim, Reactor, Script) {
     let sim = Sim::new();
     let (driver, script) = scripted(&sim);
     (sim, Reactor::with_driver(driver).unwrap(), script)
 }
 
-/// A reactor whose driver waits for no fds.
+/// Returns a reactor whose driver supports no fds.
 pub fn without_fds() -> Reactor {
     refusing_fds(|| io::ErrorKind::Unsupported.into())
 }
 
-/// A reactor whose driver refuses each fd with this error.
+/// Returns a reactor whose driver refuses each fd with this error.
 pub fn refusing_fds(error: impl Fn() -> io::Error + 'static) -> Reactor {
     Reactor::with_driver(Hooked(Native::new().unwrap(), Refusing(error))).unwrap()
 }
@@ -87,7 +87,7 @@ impl<F: Fn() -> io::Error> Hooks<Native> for Refusing<F> {
     }
 }
 
-/// A driver on `sim`'s clock and the script that it follows.
+/// Returns a driver on `sim`'s clock, and the script that it follows.
 pub fn scripted(sim: &Sim) -> (Hooked<Sim, Script>, Script) {
     let script = Script {
         steps: Rc::default(),
@@ -99,17 +99,18 @@ pub fn scripted(sim: &Sim) -> (Hooked<Sim, Script>, Script) {
 }
 
 impl Script {
-    /// Plans a step for the next sleep that has none yet. An error is the driver's.
+    /// Plans an action for the next sleep without one. An error of the action is the driver's
+    /// error.
     pub fn on_sleep(&self, step: impl FnOnce() -> io::Result<()> + 'static) {
         self.steps.borrow_mut().push_back(Box::new(step));
     }
 
-    /// The next sleep fails.
+    /// Makes the next sleep fail.
     pub fn fail(&self, text: &'static str) {
         self.on_sleep(move || Err(io::Error::other(text)));
     }
 
-    /// The number of sleeps of the reactor.
+    /// Returns the number of sleeps of the reactor.
     pub fn sleeps(&self) -> u64 {
         self.sleeps.get()
     }
@@ -119,7 +120,7 @@ impl Script {
         self.asked.take()
     }
 
-    /// The number of calls of the waker.
+    /// Returns the number of calls of the waker.
     pub fn wakes(&self) -> u64 {
         self.wakes.count()
     }
@@ -149,17 +150,17 @@ impl Hooks<Sim> for Script {
     }
 }
 
-/// Gives out a waker whose calls are counted.
-pub struct Overheard(Arc<Counting>);
+/// A hook whose waker counts its calls.
+pub struct CountedWakes(Arc<Counting>);
 
-/// The native driver, and the waker that it gives.
-pub fn overheard() -> (Hooked<Native, Overheard>, Arc<Counting>) {
+/// Returns the native driver, and its waker, which counts its calls.
+pub fn with_counted_wakes() -> (Hooked<Native, CountedWakes>, Arc<Counting>) {
     let native = Native::new().unwrap();
     let wakes = Counting::of(&native);
-    (Hooked(native, Overheard(wakes.clone())), wakes)
+    (Hooked(native, CountedWakes(wakes.clone())), wakes)
 }
 
-impl Hooks<Native> for Overheard {
+impl Hooks<Native> for CountedWakes {
     fn waker(&self, _: &Native) -> Arc<dyn Wake> {
         self.0.clone()
     }

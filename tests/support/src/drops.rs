@@ -1,4 +1,4 @@
-//! Values that tell when they are dropped.
+//! Values that count their drops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,22 +13,22 @@ impl Drop for Counted {
     }
 }
 
-/// Makes [`Counted`] messages and knows how many have been dropped.
+/// Makes [`Counted`] messages and counts their drops.
 #[derive(Clone, Debug, Default)]
 pub struct Drops(Arc<AtomicUsize>);
 
 impl Drops {
-    /// None yet.
+    /// Returns a counter without drops.
     pub fn new() -> Drops {
         Drops::default()
     }
 
-    /// One more message.
+    /// Makes a message.
     pub fn message(&self) -> Counted {
         Counted(self.0.clone())
     }
 
-    /// The number of messages that were dropped.
+    /// Returns the number of dropped messages.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }

@@ -1,8 +1,8 @@
-//! Syscalls that fail as told.
+//! Syscalls that fail on request.
 //!
-//! A seccomp filter asks another thread of this process about each syscall of the tested thread,
-//! and of the threads that it starts. That thread counts the calls, and lets some of them fail. No
-//! privileges are needed, and nothing outlasts the tested thread.
+//! A seccomp filter asks another thread of this process about each syscall of the tested thread and
+//! of the threads that it starts. The other thread counts the calls, and makes some of them fail.
+//! The filter needs no privileges, and ends with the tested thread.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -16,11 +16,11 @@ use std::{io, mem, thread};
 pub struct Fault {
     /// The number of the syscall: `libc::SYS_epoll_ctl`.
     pub call: libc::c_long,
-    /// The error.
+    /// The error that the calls get.
     pub errno: i32,
-    /// The first call that fails: 1 is the first of all.
+    /// The number of the first call that fails, from 1.
     pub first: u64,
-    /// The number of calls that fail, one after the other.
+    /// The number of calls in a row that fail.
     pub times: u64,
 }
 
@@ -36,7 +36,7 @@ struct Calls {
 }
 
 impl Faults {
-    /// Runs `f` on a thread whose syscalls have these faults. `Err` if the kernel has no such
+    /// Runs `f` on a thread whose syscalls have these faults. Fails if the kernel has no such
     /// filters.
     pub fn run<R: Send>(faults: &[Fault], f: impl FnOnce(&Faults) -> R + Send) -> io::Result<R> {
         let faults = Faults(Mutex::new(Calls { faults: faults.to_vec(), ..Calls::default() }));
@@ -52,17 +52,17 @@ impl Faults {
         })
     }
 
-    /// Lets no call fail from now on.
+    /// Removes all faults.
     pub fn stop(&self) {
         self.calls().faults.clear();
     }
 
-    /// The number of calls of each syscall, by its number.
+    /// Returns the number of calls of each syscall, by its number.
     pub fn counted(&self) -> BTreeMap<libc::c_long, u64> {
         self.calls().counted.clone()
     }
 
-    /// The number of calls that have failed as told.
+    /// Returns the number of calls that have failed because of a fault.
     pub fn failed(&self) -> u64 {
         self.calls().failed
     }
@@ -89,12 +89,12 @@ impl Faults {
         errno
     }
 
-    /// Answers until no thread has the filter any more.
+    /// Answers the filter until no thread has the filter.
     #[allow(unsafe_code)]
     fn answer(&self, asked: Receiver<OwnedFd>) {
         let Ok(listener) = asked.recv() else { return };
         while is_asked(listener.as_raw_fd()) {
-            // SAFETY: the struct is numbers, for which zero is a value.
+            // SAFETY: the struct has only numbers, for which zero is a value.
             let mut asks: libc::seccomp_notif = unsafe { mem::zeroed() };
             let (fd, receive) = (listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV);
             // SAFETY: `asks` is a valid place, all zero, for what the call writes.
@@ -108,21 +108,21 @@ impl Faults {
                 error: -error,
                 flags: if error == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 },
             };
-            // SAFETY: `answer` is valid for the length of the call. A call that was interrupted
-            // meanwhile has no use for it.
+            // SAFETY: `answer` is valid for the length of the call. The kernel ignores an answer to
+            // a call that was interrupted meanwhile.
             unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
         }
     }
 }
 
-/// Returns true for the files of the standard library, which reads the limits of the process and
-/// prints panics.
+/// Returns true for fds that belong to the standard library, which reads the limits of the process
+/// and prints panics.
 fn is_std(fd: u64) -> bool {
     let name = std::fs::read_link(format!("/proc/self/fd/{fd}"));
     fd <= 2 || name.is_ok_and(|name| name.is_absolute())
 }
 
-/// Waits for a question. Returns false when none will come.
+/// Waits for a question of the filter. Returns false if no more can come.
 #[allow(unsafe_code)]
 fn is_asked(listener: RawFd) -> bool {
     let mut poll = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
@@ -131,7 +131,7 @@ fn is_asked(listener: RawFd) -> bool {
     poll.revents & (libc::POLLHUP | libc::POLLERR) == 0
 }
 
-/// Calls that are not asked about: of threads, memory, locks and sockets, and what cannot fail.
+/// Calls that the filter allows: of threads, memory, locks and sockets, and calls that cannot fail.
 const FREE: &[libc::c_long] = &[
     libc::SYS_futex,
     libc::SYS_mmap,
@@ -162,11 +162,12 @@ const FREE: &[libc::c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_socketpair,
     libc::SYS_tgkill,
-    // Asked about, it would hold the answer up: the listener is sent to the other thread.
+    // A question about this call would have no answer: the other thread gets the listener only
+    // afterwards.
     libc::SYS_seccomp,
 ];
 
-/// Has every other syscall of this thread asked about.
+/// Makes the filter ask about every other syscall of this thread.
 #[allow(unsafe_code)]
 fn install() -> io::Result<OwnedFd> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
@@ -189,6 +190,6 @@ fn install() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just returned the fd to us and nobody else has it.
+    // SAFETY: the kernel just returned the fd, and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

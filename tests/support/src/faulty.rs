@@ -1,10 +1,10 @@
 //! Reactors for the tests, and the faults that `POLLMUX_TEST_FAULTS=SEED` puts into their drivers.
 //!
-//! Each fault is one that a driver may have by its contract and that a reactor survives:
+//! A driver may have each of these faults by its contract, and a reactor survives them:
 //! - a wait that ends for no reason, early, late, or interrupted (an error, or none);
 //! - an fd that a wait leaves to the next one;
-//! - events of ids that never were, and of fds that are gone;
-//! - a waker that fails twice in a row, and one that wakes once more;
+//! - events of unknown ids and of dropped fds;
+//! - a waker that fails twice in a row, or wakes once more;
 //! - an interrupted arm.
 
 #![allow(missing_debug_implementations)] // As in `hooks.rs`.
@@ -27,19 +27,20 @@ use pollmux::{Reactor, Sim};
 use crate::{Hooked, Hooks, Random, Waiting};
 
 thread_local! {
-    /// The reason why this thread's reactors have no faults.
+    /// True if this thread's reactors have no faults.
     static EXACT: Cell<bool> = const { Cell::new(false) };
     /// The number of reactors that the thread has made.
     static MADE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The reactors that this thread makes from now on have no faults, because of `reason`.
+/// From now on the reactors of this thread have no faults, because of `reason`.
 pub fn exact(reason: &str) {
     assert!(!reason.is_empty());
     EXACT.set(true);
 }
 
-/// The seed of the faults, if there shall be any: the same for the same reactor of the same test.
+/// Returns the seed of the faults, if there are any. Each reactor of a test has the same seed in
+/// every run.
 fn seed() -> Option<u64> {
     let seed = std::env::var("POLLMUX_TEST_FAULTS").ok().filter(|_| !EXACT.get())?;
     let seed: u64 = seed.parse().expect("POLLMUX_TEST_FAULTS is a number");
@@ -48,13 +49,13 @@ fn seed() -> Option<u64> {
     Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(key))
 }
 
-/// A reactor on the system's poller.
+/// Returns a reactor on the system's poller.
 #[track_caller]
 pub fn reactor() -> Reactor {
     build(Reactor::builder())
 }
 
-/// A reactor on the system's poller, with these settings.
+/// Returns a reactor on the system's poller, with these settings.
 #[track_caller]
 pub fn build(builder: Builder) -> Reactor {
     match seed() {
@@ -64,13 +65,13 @@ pub fn build(builder: Builder) -> Reactor {
     .unwrap()
 }
 
-/// A reactor on a virtual clock.
+/// Returns a reactor on a virtual clock.
 #[track_caller]
 pub fn on(sim: Sim) -> Reactor {
     build_on(Reactor::builder(), sim)
 }
 
-/// A reactor on a virtual clock, with these settings.
+/// Returns a reactor on a virtual clock, with these settings.
 #[track_caller]
 pub fn build_on(builder: Builder, sim: Sim) -> Reactor {
     match seed() {
@@ -80,7 +81,7 @@ pub fn build_on(builder: Builder, sim: Sim) -> Reactor {
     .unwrap()
 }
 
-/// A driver with faults.
+/// Returns a driver with faults.
 pub fn faulty<D: Driver>(driver: D, mut faults: Faults) -> Hooked<D, Faults> {
     if let Choices::Seeded(random) = &mut faults.choices {
         let random = Mutex::new((Random::new(random.below(u64::MAX)), 0));
@@ -89,10 +90,10 @@ pub fn faulty<D: Driver>(driver: D, mut faults: Faults) -> Hooked<D, Faults> {
     Hooked(driver, faults)
 }
 
-/// The source of the choices of faults. Zero is no fault.
+/// The source of the choices of faults. Zero chooses no fault.
 enum Choices {
     Seeded(Random),
-    /// No faults when these are used up.
+    /// No faults when these bytes are used up.
     Bytes(Rc<RefCell<VecDeque<u8>>>),
 }
 
@@ -104,7 +105,7 @@ impl Choices {
         }
     }
 
-    /// Returns true once in `n` times.
+    /// Returns true in one of `n` calls on average.
     fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == n - 1
     }
@@ -113,32 +114,33 @@ impl Choices {
 /// The faults of one driver.
 pub struct Faults {
     choices: Choices,
-    /// Fds that are registered, and some that were.
+    /// The ids of registered fds, and of some dropped fds.
     live: HashSet<u64>,
     dead: Vec<u64>,
-    /// Events that the last wait has left.
+    /// Events that the last wait has left to the next wait.
     held: Vec<(u64, Readiness)>,
-    /// Failures in a row.
+    /// The number of failures in a row.
     failed: u32,
     wake: Option<Arc<FaultyWaker>>,
-    /// In ns: virtual time goes on further than it was asked to, by less than this.
+    /// Virtual waits end late by less than this, in ns.
     late: u64,
     /// Waits may fail with errors that their callers see.
     fails: bool,
 }
 
 impl Faults {
-    /// The faults of this seed.
+    /// Returns the faults of this seed.
     pub fn new(seed: u64) -> Faults {
         Faults::of(Choices::Seeded(Random::new(seed)))
     }
 
-    /// The faults that these bytes choose. The waker has none: its calls are not in any order.
+    /// Returns the faults that these bytes choose. The waker has none, because its calls have no
+    /// order.
     pub fn by(bytes: Rc<RefCell<VecDeque<u8>>>) -> Faults {
         Faults::of(Choices::Bytes(bytes))
     }
 
-    /// Virtual waits may be late by less than this, in ns.
+    /// Virtual waits end late by less than this, in ns.
     pub fn late(self, late: u64) -> Faults {
         Faults { late, ..self }
     }
@@ -161,7 +163,7 @@ impl Faults {
         }
     }
 
-    /// Reports fds that are not there.
+    /// Reports unregistered fds.
     fn invent(&mut self, waiting: &mut Waiting<'_>) {
         let (slot, dead) = (self.choices.below(16), self.dead.len() as u64);
         let id = match self.choices.below(4) {
@@ -274,7 +276,7 @@ impl<D: Driver> Hooks<D> for Faults {
     }
 }
 
-/// Fails twice in a row at most, and wakes once too often now and then.
+/// Fails at most twice in a row, and at times wakes once more.
 struct FaultyWaker {
     waker: Arc<dyn Wake>,
     random: Mutex<(Random, u32)>,

@@ -1,11 +1,11 @@
-//! Fds: their limit, their flag, and one of a process.
+//! The limit of fds, the flag of a file, and a pidfd.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, rlim_t, setrlimit};
 
-/// Sets the lowest number that no new fd of this process may have, and returns the former one.
+/// Sets the soft limit of fds of this process, and returns the former limit.
 #[allow(clippy::unnecessary_cast)] // signed on FreeBSD
 pub fn set_fd_limit(limit: u64) -> u64 {
     let (former, most) = getrlimit(RLIMIT_NOFILE).unwrap();
@@ -13,7 +13,7 @@ pub fn set_fd_limit(limit: u64) -> u64 {
     former as u64
 }
 
-/// Lets this process have `n` fds, or as many as it may.
+/// Raises the soft limit to `n` fds, or as far as the hard limit allows.
 #[allow(clippy::unnecessary_cast)]
 pub fn allow_fds(n: u64) {
     let (now, most) = getrlimit(RLIMIT_NOFILE).unwrap();
@@ -22,20 +22,20 @@ pub fn allow_fds(n: u64) {
     }
 }
 
-/// Sets or clears `O_NONBLOCK` of any file, which all its clones share.
+/// Sets or clears `O_NONBLOCK` of any file and its clones.
 pub fn set_nonblocking(fd: impl AsFd, on: bool) {
     // The call is the same for each kind of file, but std has it for sockets only.
     let clone = UnixStream::from(fd.as_fd().try_clone_to_owned().unwrap());
     clone.set_nonblocking(on).unwrap();
 }
 
-/// Opens an fd of a child.
+/// Opens a pidfd of a child.
 #[allow(unsafe_code)]
 #[cfg(target_os = "linux")]
 pub fn pidfd(child: &std::process::Child) -> std::os::fd::OwnedFd {
     // SAFETY: the call takes two numbers, and no memory.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the call has just made the fd, and nobody else has it.
+    // SAFETY: the call has just made the fd, and no other code has it.
     unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as i32) }
 }

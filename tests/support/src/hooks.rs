@@ -1,4 +1,4 @@
-//! A driver around another one, for the tests that change a method or two of it.
+//! A driver that wraps another driver, for tests that change some of its methods.
 
 #![allow(missing_debug_implementations)] // Closures and hooks have none.
 
@@ -11,11 +11,11 @@ use pollmux::sys::{Interest, Mode};
 
 /// The arguments of [`Driver::wait`].
 pub struct Waiting<'a> {
-    /// When the wait is to end.
+    /// The end of the wait.
     pub deadline: Option<WakeWindow>,
     /// Blocks or polls.
     pub how: Wait,
-    /// The list for what is ready.
+    /// The list for ready fds.
     pub ready: &'a mut ReadyFds,
 }
 
@@ -31,7 +31,7 @@ impl Waiting<'_> {
     }
 }
 
-/// The methods in which a [`Hooked`] driver differs from the one inside. By default none does.
+/// The methods in which a [`Hooked`] driver differs from its inner driver. By default none differs.
 #[allow(missing_docs)] // Each is the method of `Driver` with that name.
 pub trait Hooks<D: Driver> {
     fn wait(&mut self, driver: &mut D, mut waiting: Waiting<'_>) -> io::Result<()> {
@@ -64,13 +64,13 @@ pub trait Hooks<D: Driver> {
     }
 }
 
-/// A driver that hands each call on to another one, except where its hooks do something else.
+/// A driver that forwards each call to its inner driver, except for its hooks.
 pub struct Hooked<D, H>(pub D, pub H);
 
 /// The hook of [`on_wait`].
 pub struct OnWait<F>(F);
 
-/// A driver whose waits are what `wait` does.
+/// Returns a driver whose waits call `wait`.
 pub fn on_wait<D, F>(driver: D, wait: F) -> Hooked<D, OnWait<F>>
 where
     D: Driver,

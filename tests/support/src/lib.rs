@@ -1,6 +1,7 @@
-//! The helpers of the tests of pollmux: a process of its own for a test, watchdogs, virtual time, a
-//! driver that follows a script, threads beside a test, counting values, a counting allocator, and
-//! a storm of signals.
+//! Helpers for the tests of pollmux.
+//!
+//! Tests get child processes, watchdogs, virtual time, threads beside a test, a counting allocator
+//! and a storm of signals. Drivers may have scripts, hooks or faults. Values count their drops.
 
 use std::any::Any;
 use std::os::unix::net::UnixStream;
@@ -27,7 +28,8 @@ pub use alloc::{allocates_nothing, allocations, bytes, frees};
 pub use aside::{Aside, aside, later};
 pub use cpu::{thread_cpu_time, timed};
 pub use driver::{
-    Counting, Overheard, Script, overheard, refusing_fds, scripted, scripted_reactor, without_fds,
+    CountedWakes, Counting, Script, refusing_fds, scripted, scripted_reactor, with_counted_wakes,
+    without_fds,
 };
 pub use drops::{Counted, Drops, OnDrop};
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
@@ -37,7 +39,7 @@ pub use faulty::{build, build_on, exact, on, reactor};
 pub use fds::pidfd;
 pub use fds::{allow_fds, set_fd_limit, set_nonblocking};
 pub use hooks::{Hooked, Hooks, OnWait, Waiting, on_wait};
-pub use process::{Watchdog, again, close, dog, go_on_alone, no_births, spawn, test_name};
+pub use process::{Watchdog, again, close, dog, no_new_processes, run_alone, spawn, test_name};
 pub use random::Random;
 pub use sections::sections;
 pub use storm::Storm;
@@ -46,17 +48,18 @@ pub use time::{
     wait_keys, wait_keys_for,
 };
 
-/// Returns the number in an environment variable, or `default` if that is not set.
+/// Returns the number in an environment variable, or `default` if the variable is not set.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Multiplies the rounds of a race by `POLLMUX_ROUNDS`, if that is set. More find rarer faults.
+/// Multiplies the rounds of a race by `POLLMUX_ROUNDS`, if that is set. More rounds find rarer
+/// faults.
 pub fn rounds(n: u64) -> u64 {
     n * setting("POLLMUX_ROUNDS", 1)
 }
 
-/// The text of a caught panic.
+/// Returns the text of a caught panic.
 pub fn text(cause: Box<dyn Any + Send>) -> String {
     match cause.downcast::<String>() {
         Ok(text) => *text,
@@ -64,7 +67,7 @@ pub fn text(cause: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// The text that `f` panics with.
+/// Returns the text of the panic of `f`.
 #[track_caller]
 pub fn panic_text<R>(f: impl FnOnce() -> R) -> String {
     let Err(cause) = catch_unwind(AssertUnwindSafe(f)) else { panic!("no panic") };
@@ -77,7 +80,7 @@ pub fn panics_with(text: &str, f: impl FnOnce()) {
     assert_eq!(panic_text(f), text);
 }
 
-/// Two connected sockets, neither of which blocks.
+/// Returns two connected non-blocking sockets.
 pub fn pair() -> (UnixStream, UnixStream) {
     let (a, b) = UnixStream::pair().unwrap();
     a.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! A process of its own for a test, and a watchdog for one that hangs.
+//! Child processes for tests, and a watchdog for tests that hang.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -8,22 +8,21 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-/// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as
-/// nothing else.
+/// Ends the process when the test that holds this hangs. A lost wake-up shows only as a hang.
 #[derive(Debug)]
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A [`Watchdog`] that barks after ten minutes: on a machine with much else to do ten thousand
-/// rounds between threads take several.
+/// Returns a [`Watchdog`] of ten minutes. On a busy machine ten thousand rounds between threads
+/// take several minutes.
 #[track_caller]
 pub fn dog() -> Watchdog {
     let place = Location::caller();
     let (alive, gone) = channel::<()>();
     std::thread::spawn(move || {
         if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(PATIENCE) {
-            // Not `eprintln!`, which the test harness would keep to itself.
+            // `eprintln!` does not help, because the test harness captures it.
             let _ = writeln!(
                 io::stderr(),
                 "the test at {place} has hung for {PATIENCE:?}: most likely a lost wake-up"
@@ -36,13 +35,13 @@ pub fn dog() -> Watchdog {
 
 const CHILD: &str = "POLLMUX_TEST_CHILD";
 
-/// The calling test, as the test program knows it. Its thread has that name.
+/// Returns the name of the calling test, from the name of its thread.
 pub fn test_name() -> String {
     std::thread::current().name().expect("the thread of a test has a name").to_owned()
 }
 
-/// A command that runs the test `name` again, in a process of its own. The words of
-/// `POLLMUX_RUNNER` come first: the emulator of another machine.
+/// Returns a command that runs the test `name` again, in its own process. The words of
+/// `POLLMUX_RUNNER` come first, such as the emulator of another machine.
 pub fn again(name: &str) -> Command {
     let runner = std::env::var("POLLMUX_RUNNER").unwrap_or_default();
     let this = std::env::current_exe().unwrap();
@@ -53,19 +52,19 @@ pub fn again(name: &str) -> Command {
     command
 }
 
-/// Runs the rest of the calling test in a process of its own, where nothing else changes fds,
-/// limits, memory or signal handlers.
+/// Runs the rest of the calling test in its own process, where nothing else changes fds, limits,
+/// memory or signal handlers.
 #[macro_export]
 macro_rules! alone {
     () => {
-        let Some(_dog) = $crate::go_on_alone() else { return };
+        let Some(_dog) = $crate::run_alone() else { return };
     };
 }
 
-/// Runs the calling test in a process of its own, and fails if it fails there. In that process this
+/// Runs the calling test in its own process, and fails if the child fails. In the child this
 /// returns a watchdog at once.
 #[track_caller]
-pub fn go_on_alone() -> Option<Watchdog> {
+pub fn run_alone() -> Option<Watchdog> {
     let name = test_name();
     if std::env::var(CHILD).is_ok_and(|child| child == name) {
         return Some(dog());
@@ -78,27 +77,27 @@ pub fn go_on_alone() -> Option<Watchdog> {
     assert!(child.status.success(), "the child of {name} failed: {}\n{out}\n{err}", child.status);
     print!("{out}");
     eprint!("{err}");
-    // A wrong name would run no test at all and succeed.
+    // A wrong name would run no test and succeed.
     assert!(out.contains("1 passed"), "{name} is not the name of the test:\n{out}");
     None
 }
 
-static BIRTHS: RwLock<()> = RwLock::new(());
+static SPAWNS: RwLock<()> = RwLock::new(());
 
-/// Begins a process, when [`no_births`] allows it.
+/// Starts a process, unless [`no_new_processes`] forbids it.
 pub fn spawn(command: &mut Command) -> Child {
-    let _birth = BIRTHS.read().unwrap_or_else(PoisonError::into_inner);
+    let _birth = SPAWNS.read().unwrap_or_else(PoisonError::into_inner);
     command.spawn().unwrap()
 }
 
-/// Lets no process begin meanwhile. A new process has all files of this one until it runs its
-/// program, and what is closed meanwhile is open still.
-pub fn no_births() -> RwLockWriteGuard<'static, ()> {
-    BIRTHS.write().unwrap_or_else(PoisonError::into_inner)
+/// Keeps processes from starting meanwhile. A new process has copies of all open files until it
+/// runs its program, so a file that is closed meanwhile stays open.
+pub fn no_new_processes() -> RwLockWriteGuard<'static, ()> {
+    SPAWNS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Closes a file for good: no new process has it, either.
+/// Closes a file while no process starts, so that no new process has a copy.
 pub fn close(file: impl Sized) {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     drop(file);
 }

@@ -1,4 +1,4 @@
-//! Numbers that look random, the same in every run.
+//! Reproducible pseudo-random numbers.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of this seed.
+    /// Returns the generator of this seed.
     pub fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// A number below `n`.
+    /// Returns a number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -20,8 +20,8 @@ impl Random {
         (self.0 >> 11) % n
     }
 
-    /// Nothing, a few spins, or now and then a sleep that lets the other side fall asleep. No
-    /// yields: on a busy machine each costs a time slice.
+    /// Does nothing, spins a little, or at times sleeps so that the other side falls asleep.
+    /// There are no yields: on a busy machine each yield costs a time slice.
     pub fn pause(&mut self) {
         match self.below(64) {
             0 => std::thread::sleep(Duration::from_micros(self.below(120))),

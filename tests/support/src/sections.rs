@@ -1,6 +1,6 @@
 //! The sections of a document, and the tests that they name.
 
-/// The sections that begin with `###`: each heading, and the tests of its list, such as
+/// Returns the sections that begin with `###`: each heading, and the tests of its list, such as
 /// `api/timers.rs::one_arm_gives_one_value`.
 pub fn sections(text: &str) -> Vec<(&str, Vec<&str>)> {
     let parts = text.split("\n## ").flat_map(|part| part.split("\n### ").skip(1));

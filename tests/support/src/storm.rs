@@ -1,4 +1,4 @@
-//! A storm of signals: each syscall of a thread that can be interrupted is.
+//! A storm of signals, which interrupts each interruptible syscall of a thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,13 +11,13 @@ extern "C" fn count_signal(_: libc::c_int) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The number that have come.
+/// Returns the number of signals that have come.
 pub fn signals() -> u64 {
     SIGNALS.load(Ordering::Relaxed)
 }
 
-/// Sends SIGALRM to the thread that asked for it, about every half millisecond, and so interrupts
-/// each of its syscalls that can be.
+/// Sends SIGALRM to the thread that made it, about every half millisecond. So each interruptible
+/// syscall of the thread is interrupted.
 #[derive(Debug)]
 pub struct Storm {
     stop: Arc<AtomicBool>,
@@ -25,15 +25,14 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Begins the storm on the calling thread.
+    /// Starts the storm on the calling thread.
     #[allow(unsafe_code)]
     pub fn begin() -> Storm {
-        // SAFETY: an all-zero sigaction is a valid one: no flags (and so no SA_RESTART), an empty
-        // mask.
+        // SAFETY: an all-zero sigaction is valid: no flags (and so no SA_RESTART), an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = count_signal as *const () as usize;
-        // SAFETY: `action` is valid for the length of the call, and the handler does nothing but an
-        // atomic addition.
+        // SAFETY: `action` is valid for the length of the call, and the handler does only an atomic
+        // addition.
         assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
         // SAFETY: the call has no preconditions.
         let target = unsafe { libc::pthread_self() };
@@ -43,7 +42,7 @@ impl Storm {
             while !stopped.load(Ordering::Relaxed) {
                 // SAFETY: the thread is alive: it joins this one before it ends.
                 unsafe { libc::pthread_kill(target, libc::SIGALRM) };
-                thread::sleep(Duration::from_micros(500)); // the storm's rhythm
+                thread::sleep(Duration::from_micros(500)); // the pace of the storm
             }
         });
         Storm { stop, thread: Some(thread) }

@@ -1,5 +1,5 @@
-//! `std::thread` with a `spawn` that is compiled once, and not for each closure: the threads of the
-//! tests were a quarter of their code.
+//! `std::thread` with a `spawn` that is compiled once, and not for each closure. The closures'
+//! threads were a quarter of the code of the tests.
 
 use std::any::Any;
 use std::marker::PhantomData;

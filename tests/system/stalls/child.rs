@@ -1,4 +1,4 @@
-//! Child processes: this test binary again, with one test and an environment variable.
+//! Child processes, which run this test binary again, with one test and an environment variable.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -10,9 +10,9 @@ use support::{again, spawn, test_name};
 
 const REQUIRE: &str = "POLLMUX_STALL_REQUIRE";
 const CHILD: &str = "POLLMUX_STALL_CHILD";
-/// The beginning of each line that a child says to its parent.
-const SAYS: &str = "stalls:";
-/// A child that is silent for so long hangs.
+/// The prefix of each line that a child writes to its parent.
+const PREFIX: &str = "stalls:";
+/// A child that writes no line for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Lets one test measure at a time.
@@ -36,25 +36,25 @@ pub fn is_child(name: &str) -> bool {
     child
 }
 
-/// Says that a test cannot measure here. Fails if the tests must not be skipped.
+/// Prints that a test cannot measure here. Fails if the tests must not be skipped.
 pub fn skip(name: &str, reason: &str) {
     assert!(std::env::var_os(REQUIRE).is_none(), "{name}: {reason}");
     eprintln!("stalls: {name}: skipped: {reason}");
 }
 
-/// Says a line to the parent.
-pub fn say(line: impl std::fmt::Display) {
-    println!("\n{SAYS} {line}");
+/// Writes a line to the parent.
+pub fn report(line: impl std::fmt::Display) {
+    println!("\n{PREFIX} {line}");
 }
 
-/// A running child. Dropping this kills the process.
+/// A running child. Its drop kills the process.
 pub struct Program {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Program {
-    /// Begins the child of the test `name`.
+    /// Starts the child of the test `name`.
     pub fn begin(name: &str) -> Program {
         let mut command = again(&test_name());
         command.env(CHILD, name).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -64,7 +64,7 @@ impl Program {
         support::thread::spawn(move || {
             let lines = out.lines().map_while(Result::ok);
             for line in lines {
-                if let Some(said) = line.strip_prefix(SAYS) {
+                if let Some(said) = line.strip_prefix(PREFIX) {
                     let _ = tell.send(said.trim().into());
                 }
             }
@@ -72,12 +72,12 @@ impl Program {
         Program { child, lines }
     }
 
-    /// Returns the next line that the child says; `None` if the child has ended or hangs.
-    pub fn hear(&self) -> Option<String> {
+    /// Returns the next line that the child writes; `None` if the child has ended or hangs.
+    pub fn next_line(&self) -> Option<String> {
         self.lines.recv_timeout(PATIENCE).ok()
     }
 
-    /// Asks the child to finish, by the end of its input.
+    /// Closes the child's input, which asks the child to finish.
     pub fn finish(&mut self) {
         drop(self.child.stdin.take());
     }

@@ -1,4 +1,4 @@
-//! One core: a loop under `SCHED_FIFO`, and two normal senders that run only when the loop sleeps.
+//! One core: a loop under `SCHED_FIFO`, and two normal senders that run only while the loop sleeps.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -10,19 +10,19 @@ use nix::unistd::Pid;
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Events, Handle, Reactor, Select, Source, Time, never, select, sources::Never};
 
-use crate::stalls::child::{Program, alone, is_child, say, skip};
+use crate::stalls::child::{Program, alone, is_child, report, skip};
 use crate::stalls::verdict::rounds;
 use support::{Random, thread};
 
 /// Each tick stops a sender at a random instruction.
 const PERIOD: Duration = Duration::from_micros(150);
-/// The loop runs for so long, for each stop that the other tests make in a run.
+/// The loop runs for this long, times the number of stops of the other tests.
 const LENGTH: Duration = Duration::from_millis(50);
 /// The worst receive, the worst tick and the worst turn must be below this.
 const LIMIT: Duration = Duration::from_millis(10);
-/// Any thread may be stalled once: a test fails only if each of so many runs fails.
+/// Any thread may be stalled once, so a test fails only if each of these runs fails.
 const RUNS: usize = 5;
-/// A loop receives at most so much in a row, or the kernel takes its core away.
+/// The most receives in a row. With more the kernel takes the loop's core away.
 const BURST: u64 = 64;
 
 const TICK: u64 = 1;
@@ -30,7 +30,7 @@ const MAIN: u64 = 2;
 
 type Message = [u8; 64];
 
-/// A message with a destructor: only for such does the drop of a receiver look at what is left.
+/// A message with a destructor. The drop of a receiver visits only such messages.
 struct Parcel(Message);
 
 impl Drop for Parcel {
@@ -39,7 +39,7 @@ impl Drop for Parcel {
     }
 }
 
-/// How the loop receives.
+/// The loop's way to receive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Waits for the tick, then receives by `try_take`, which is an inbox's `try_recv`.
@@ -51,7 +51,7 @@ enum Way {
     SelectSet,
     /// Without a reactor: `recv_timeout` for the length of a tick, then `try_recv`.
     Bare,
-    /// Sleeps for the length of a tick, then drops the receiver and goes on with a new channel.
+    /// Sleeps for the length of a tick, then drops the receiver and continues with a new channel.
     Drop,
 }
 
@@ -84,7 +84,7 @@ struct Shared {
 
 /// Makes the calling thread run before all normal threads.
 #[allow(unsafe_code)]
-fn go_first() -> io::Result<()> {
+fn use_fifo_scheduling() -> io::Result<()> {
     // SAFETY: all zero is a valid `sched_param`, which has more fields on some systems.
     let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
     param.sched_priority = 1;
@@ -95,8 +95,8 @@ fn go_first() -> io::Result<()> {
     }
 }
 
-/// Confines this thread, and those that it begins, to one core.
-fn stay_on_one_core() -> io::Result<()> {
+/// Pins this thread, and the threads that it starts, to one core.
+fn pin_to_one_core() -> io::Result<()> {
     let this = Pid::from_raw(0);
     let all = sched_getaffinity(this)?;
     let is_ours = |&core: &usize| all.is_set(core).is_ok_and(|is_set| is_set);
@@ -105,7 +105,7 @@ fn stay_on_one_core() -> io::Result<()> {
     Ok(sched_setaffinity(this, &one)?)
 }
 
-/// Begins two senders. Each spins for up to `gap` us between two messages, so that the loop sleeps.
+/// Starts two senders. Each spins for up to `gap` us between two messages, so that the loop sleeps.
 fn senders<F: FnMut() + Send + 'static>(shared: &Arc<Shared>, gap: u64, make: impl Fn() -> F) {
     for seed in 1..=2 {
         let (shared, mut send) = (shared.clone(), make());
@@ -130,12 +130,12 @@ fn senders<F: FnMut() + Send + 'static>(shared: &Arc<Shared>, gap: u64, make: im
     }
 }
 
-/// What took longest, in ns.
+/// The longest times, in ns.
 #[derive(Default)]
 struct Worst {
     receive: u64,
     tick: u64,
-    /// One turn of the loop: it waits for the next tick at most.
+    /// One turn of the loop, which waits at most for the next tick.
     turn: u64,
     ticks: u64,
     received: u64,
@@ -158,8 +158,8 @@ impl Worst {
 
 /// The program of the child.
 fn program(flavour: Flavour, way: Way) {
-    if let Err(error) = stay_on_one_core() {
-        return say(format_args!("skipped, no core of its own: {error}"));
+    if let Err(error) = pin_to_one_core() {
+        return report(format_args!("skipped, no core of its own: {error}"));
     }
     let shared = Arc::new(Shared::default());
     let reactor = Reactor::new().unwrap();
@@ -188,7 +188,7 @@ fn program(flavour: Flavour, way: Way) {
                 let (notifier, shared) = (notifier.clone(), shared.clone());
                 move || {
                     notifier.notify();
-                    shared.got.fetch_add(1, SeqCst); // rings may be one
+                    shared.got.fetch_add(1, SeqCst); // one wake-up may stand for several calls
                 }
             });
             drive(&shared, &reactor, way, &notified.with_key(MAIN), false);
@@ -212,13 +212,13 @@ fn messages(
         let inbox = reactor.register_with(MAIN, rx).unwrap();
         drive(shared, reactor, way, &inbox, true);
     }
-    drop(tx); // only now, or the loop hears of the end
+    drop(tx); // keep the sender until now, or the loop sees a disconnection
 }
 
-/// Goes first, runs `turn` for some time, and says what took longest.
+/// Switches to `SCHED_FIFO`, runs `turn` for some time, and reports the longest times.
 fn measure(shared: &Shared, mut turn: impl FnMut(&mut Worst)) {
-    if let Err(error) = go_first() {
-        return say(format_args!("skipped, SCHED_FIFO is refused: {error}"));
+    if let Err(error) = use_fifo_scheduling() {
+        return report(format_args!("skipped, SCHED_FIFO is refused: {error}"));
     }
     let mut worst = Worst::default();
     let (begin, length) = (Instant::now(), LENGTH * rounds().min(40) as u32);
@@ -228,14 +228,14 @@ fn measure(shared: &Shared, mut turn: impl FnMut(&mut Worst)) {
         worst.turn = worst.turn.max(Time::now().duration_since(begin).as_nanos() as u64);
     }
     let Worst { receive, tick, turn: longest, ticks, received } = worst;
-    say(format_args!("worst {receive} {tick} {longest} {ticks} {received}"));
+    report(format_args!("worst {receive} {tick} {longest} {ticks} {received}"));
     shared.over.store(true, SeqCst);
     while shared.ended.load(SeqCst) < 2 {
-        turn(&mut worst); // a sender that waits for room goes on
+        turn(&mut worst); // a sender that waits for room continues
     }
 }
 
-/// The loop. With `counted` each item is a message that was sent.
+/// Runs the loop. With `counted` each item is a message that was sent.
 fn drive<S: Source>(shared: &Shared, reactor: &Reactor, way: Way, main: &S, counted: bool) {
     let ticker = reactor.every(PERIOD).unwrap().with_key(TICK);
     let mut events = Events::with_capacity(4);
@@ -280,11 +280,11 @@ fn drive<S: Source>(shared: &Shared, reactor: &Reactor, way: Way, main: &S, coun
                 got(usize::from(worst.receive(|| chosen.recv(main)).is_some()));
             }
         }
-        Way::Bare | Way::Drop => unreachable!("it has no reactor"),
+        Way::Bare | Way::Drop => unreachable!("this way has no reactor"),
     });
 }
 
-/// A loop without a reactor: the timeouts are the ticks.
+/// Runs a loop without a reactor, whose timeouts are the ticks.
 fn bare(shared: &Shared, rx: &Receiver<Message>) {
     measure(shared, |worst| {
         let due = Time::now() + PERIOD;
@@ -296,7 +296,7 @@ fn bare(shared: &Shared, rx: &Receiver<Message>) {
     });
 }
 
-/// A loop that drops receivers.
+/// Runs a loop that drops receivers.
 fn drops(shared: &Arc<Shared>, make: fn() -> (Sender<Parcel>, Receiver<Parcel>)) {
     let (tx, mut rx) = make();
     let current = Arc::new(Mutex::new(tx));
@@ -321,7 +321,7 @@ fn drops(shared: &Arc<Shared>, make: fn() -> (Sender<Parcel>, Receiver<Parcel>))
     });
 }
 
-/// The body of each test; in the child it is the program.
+/// The body of each test. In the child it runs the program.
 fn judge(name: &str, flavour: Flavour, way: Way) {
     if is_child(name) {
         return program(flavour, way);
@@ -330,7 +330,7 @@ fn judge(name: &str, flavour: Flavour, way: Way) {
     let mut said = Vec::new();
     for _ in 0..RUNS {
         let program = Program::begin(name);
-        let Some(line) = program.hear() else { panic!("{name}: the child hangs or has died") };
+        let Some(line) = program.next_line() else { panic!("{name}: the child hangs or has died") };
         if let Some(reason) = line.strip_prefix("skipped, ") {
             return skip(name, reason);
         }
@@ -360,28 +360,28 @@ macro_rules! tests {
 }
 
 tests! {
-    receiver_is_dropped_quickly_beside_preempted_senders_of_bounded: Bounded by Drop;
-    receiver_is_dropped_quickly_beside_preempted_senders_of_unbounded: Unbounded by Drop;
-    try_recv_is_quick_beside_preempted_senders_of_bounded: Bounded by TryRecv;
-    try_recv_is_quick_beside_preempted_senders_of_unbounded: Unbounded by TryRecv;
-    try_recv_is_quick_beside_preempted_senders_at_a_rendezvous: Rendezvous by TryRecv;
-    default_is_quick_beside_preempted_senders_of_bounded: Bounded by Default;
-    default_is_quick_beside_preempted_senders_of_unbounded: Unbounded by Default;
-    default_is_quick_beside_preempted_senders_at_a_rendezvous: Rendezvous by Default;
-    bare_loop_is_on_time_beside_preempted_senders_of_bounded: Bounded by Bare;
-    bare_loop_is_on_time_beside_preempted_senders_of_unbounded: Unbounded by Bare;
-    bare_loop_is_on_time_beside_preempted_senders_at_a_rendezvous: Rendezvous by Bare;
-    select_macro_is_on_time_beside_preempted_senders_of_bounded: Bounded by SelectMacro;
-    select_macro_is_on_time_beside_preempted_senders_of_unbounded: Unbounded by SelectMacro;
-    select_macro_is_on_time_beside_preempted_senders_at_a_rendezvous: Rendezvous by SelectMacro;
-    select_macro_is_on_time_beside_preempted_posters: Post by SelectMacro;
-    select_macro_is_on_time_beside_preempted_notifiers: Notify by SelectMacro;
-    wait_is_on_time_beside_preempted_senders_of_bounded: Bounded by Wait;
-    wait_is_on_time_beside_preempted_senders_of_unbounded: Unbounded by Wait;
-    wait_is_on_time_beside_preempted_senders_at_a_rendezvous: Rendezvous by Wait;
-    wait_is_on_time_beside_preempted_posters: Post by Wait;
-    wait_is_on_time_beside_preempted_notifiers: Notify by Wait;
-    select_set_is_on_time_beside_preempted_senders_of_bounded: Bounded by SelectSet;
-    select_set_is_on_time_beside_preempted_senders_of_unbounded: Unbounded by SelectSet;
-    select_set_is_on_time_beside_preempted_senders_at_a_rendezvous: Rendezvous by SelectSet;
+    receiver_drops_promptly_beside_preempted_bounded_senders: Bounded by Drop;
+    receiver_drops_promptly_beside_preempted_unbounded_senders: Unbounded by Drop;
+    try_recv_is_prompt_beside_preempted_bounded_senders: Bounded by TryRecv;
+    try_recv_is_prompt_beside_preempted_unbounded_senders: Unbounded by TryRecv;
+    try_recv_is_prompt_beside_preempted_rendezvous_senders: Rendezvous by TryRecv;
+    default_is_prompt_beside_preempted_bounded_senders: Bounded by Default;
+    default_is_prompt_beside_preempted_unbounded_senders: Unbounded by Default;
+    default_is_prompt_beside_preempted_rendezvous_senders: Rendezvous by Default;
+    bare_loop_is_prompt_beside_preempted_bounded_senders: Bounded by Bare;
+    bare_loop_is_prompt_beside_preempted_unbounded_senders: Unbounded by Bare;
+    bare_loop_is_prompt_beside_preempted_rendezvous_senders: Rendezvous by Bare;
+    select_macro_is_prompt_beside_preempted_bounded_senders: Bounded by SelectMacro;
+    select_macro_is_prompt_beside_preempted_unbounded_senders: Unbounded by SelectMacro;
+    select_macro_is_prompt_beside_preempted_rendezvous_senders: Rendezvous by SelectMacro;
+    select_macro_is_prompt_beside_preempted_posters: Post by SelectMacro;
+    select_macro_is_prompt_beside_preempted_notifiers: Notify by SelectMacro;
+    wait_is_prompt_beside_preempted_bounded_senders: Bounded by Wait;
+    wait_is_prompt_beside_preempted_unbounded_senders: Unbounded by Wait;
+    wait_is_prompt_beside_preempted_rendezvous_senders: Rendezvous by Wait;
+    wait_is_prompt_beside_preempted_posters: Post by Wait;
+    wait_is_prompt_beside_preempted_notifiers: Notify by Wait;
+    select_set_is_prompt_beside_preempted_bounded_senders: Bounded by SelectSet;
+    select_set_is_prompt_beside_preempted_unbounded_senders: Unbounded by SelectSet;
+    select_set_is_prompt_beside_preempted_rendezvous_senders: Rendezvous by SelectSet;
 }

@@ -1,4 +1,4 @@
-//! Where a stopped thread stands: for people to read, and for no verdict.
+//! The code places of stopped threads, for people to read. No verdict depends on them.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -7,22 +7,22 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 
-/// So much of the stack is looked at, in bytes.
+/// The part of the stack that is read, in bytes.
 const DEPTH: usize = 6 << 10;
-/// A line names at most so many functions.
+/// The most functions in a line.
 const NAMES: usize = 4;
 
-/// Addresses in the test binary: the instruction, and then what may be return addresses.
+/// Addresses in the test binary: the instruction, and possible return addresses.
 ///
 /// The binary has no frame pointers, so each word of the stack that points into its code counts. A
 /// word may be left over from an earlier call.
 pub struct Stack {
     addresses: Vec<u64>,
-    /// The instruction itself is in a library or in the kernel.
+    /// True if the instruction is in a library or in the kernel.
     outside: bool,
 }
 
-/// Returns the beginning of the binary in the process's memory, and the range of its code.
+/// Returns the start of the binary in the process's memory, and the range of its code.
 fn code(process: u32) -> Option<(u64, u64, u64)> {
     let binary = fs::read_link(format!("/proc/{process}/exe")).ok()?;
     let binary = binary.to_str()?;
@@ -68,7 +68,7 @@ impl Stack {
         let len =
             File::open(format!("/proc/{process}/mem")).ok()?.read_at(&mut bytes, stack).ok()?;
         let words = words(&bytes[..len]);
-        // A return address is behind its call.
+        // A return address comes after its call.
         let addresses = std::iter::once(instruction).chain(words.map(|word| word.wrapping_sub(1)));
         let inside = addresses.filter(|address| (from..to).contains(address));
         let outside = !(from..to).contains(&instruction);
@@ -81,7 +81,7 @@ pub fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()))
 }
 
-/// Leaves the type arguments out.
+/// Returns the name without type arguments.
 fn short(name: &str) -> String {
     let mut depth = 0;
     let mut short = String::new();
@@ -96,7 +96,7 @@ fn short(name: &str) -> String {
     short
 }
 
-/// Names for addresses, by `addr2line` if there is one.
+/// Names for addresses, from `addr2line` if it is installed.
 pub struct Names(HashMap<u64, Vec<String>>);
 
 impl Names {
@@ -121,7 +121,7 @@ impl Names {
                     continue;
                 }
                 let place = lines.next().unwrap_or("");
-                // A file of the crate, or of the library, whose line says nothing.
+                // Keep files of the crate. The lines of library files do not help.
                 let here = concat!(env!("CARGO_MANIFEST_DIR"), "/");
                 let file = place.strip_prefix(here).unwrap_or("");
                 let file = file.split(' ').next().unwrap_or(file);
@@ -136,20 +136,20 @@ impl Names {
     }
 
     /// Returns the functions, the innermost first.
-    pub fn say(&self, stack: &Stack) -> String {
-        let mut said: Vec<&str> = Vec::new();
+    pub fn describe(&self, stack: &Stack) -> String {
+        let mut names: Vec<&str> = Vec::new();
         if stack.outside {
-            said.push("(outside)");
+            names.push("(outside)");
         }
-        // Until the test's own code: what is behind it is the same each time.
+        // Stop at the test's own code: the callers are the same each time.
         let of_test = |name: &&String| name.starts_with("stalls::program::sending");
         for name in self.lines(stack).take_while(|name| !of_test(name)) {
             let name = name.strip_prefix("pollmux::").unwrap_or(name);
             let ours = ["src/", "Mutex", "malloc"].iter().any(|part| name.contains(part));
-            if ours && !said.contains(&name) && said.len() < NAMES {
-                said.push(name);
+            if ours && !names.contains(&name) && names.len() < NAMES {
+                names.push(name);
             }
         }
-        if said.is_empty() { "(no address)".into() } else { said.join(" < ") }
+        if names.is_empty() { "(no address)".into() } else { names.join(" < ") }
     }
 }

@@ -1,4 +1,4 @@
-//! The traced program: a loop, and the senders of which one is stopped.
+//! The traced program: a loop, and its senders, the first of which is stopped.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,10 +16,10 @@ use pollmux::{
 };
 use pollmux::{never, select};
 
-use crate::stalls::child::say;
+use crate::stalls::child::report;
 use support::{Random, dog, thread, thread_cpu_time};
 
-/// What the stopped thread does.
+/// The work of the stopped thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
     Bounded1,
@@ -36,7 +36,7 @@ pub enum Flavour {
     Cancel,
 }
 
-/// How the loop waits.
+/// The loop's way to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loop {
     SelectMacro,
@@ -48,13 +48,14 @@ pub enum Loop {
 
 /// The sender that is stopped.
 const STOPPED: usize = 0;
-/// The sender that does the same, but seldom.
+/// A sender with the same work that sends seldom.
 const COMPANION: usize = 1;
-/// The sender with a channel of its own.
+/// The sender with its own channel.
 const BYSTANDER: usize = 2;
 
 const PERIOD: Duration = Duration::from_millis(1);
-/// The stopped sender is ahead of the loop by at most so much: a loop with a backlog is busy.
+/// The stopped sender is ahead of the loop by at most this many messages. A backlog would keep the
+/// loop busy.
 const WINDOW: u64 = 16;
 
 const STACK: usize = 16 << 20;
@@ -64,20 +65,20 @@ const MAIN: u64 = 2;
 const SIDE: u64 = 3;
 const DONE: u64 = 4;
 
-/// What the threads of the program share.
+/// The state that the threads of the program share.
 #[derive(Default)]
 struct Shared {
     over: AtomicBool,
     sent: [AtomicU64; 3],
     got: [AtomicU64; 3],
-    /// How many senders have not ended.
+    /// The number of senders that run.
     live: AtomicU64,
-    /// What the notifiers' threads have set before they rang.
-    rung: [AtomicU64; 2],
-    /// The last reset of the timer is about to be made.
+    /// The counts that the notifying threads have set before `notify`.
+    notified_counts: [AtomicU64; 2],
+    /// True just before the last reset of the timer.
     last_reset: AtomicBool,
     fired: AtomicU64,
-    /// Kept so that the loop does not hear of the bystander's end.
+    /// Kept so that the bystander's channel does not disconnect.
     kept: OnceLock<Sender<u64>>,
 }
 
@@ -127,7 +128,7 @@ impl Log {
         Log { shared: shared.clone(), lines: Vec::new(), schedstat, over_since: None }
     }
 
-    /// Returns how long this thread was ready to run but had no core, in ns.
+    /// Returns the time in which this thread was ready but had no core, in ns.
     fn delay(&self) -> u64 {
         let mut text = [0; 96];
         let len = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
@@ -141,7 +142,7 @@ impl Log {
         self.lines.push([due.as_nanos(), Time::now().as_nanos(), cpu, delay, side]);
     }
 
-    /// Returns true if all senders have ended and everything has come.
+    /// Returns true if all senders have ended and all messages have come.
     fn is_over(&mut self) -> bool {
         let shared = &self.shared;
         if !shared.is_over() || shared.live.load(SeqCst) > 0 {
@@ -156,9 +157,9 @@ impl Log {
 
     fn print(&self) {
         for [due, came, cpu, delay, side] in &self.lines {
-            say(format_args!("tick {due} {came} {cpu} {delay} {side}"));
+            report(format_args!("tick {due} {came} {cpu} {delay} {side}"));
         }
-        say("end");
+        report("end");
     }
 }
 
@@ -170,17 +171,18 @@ fn spin(d: Duration) {
     }
 }
 
-/// The stopped sender: its thread, and the address of its `sending`.
+/// The thread of the stopped sender, and the address of its `sending`.
 type Stopped = (i32, usize);
 
-/// Calls `send`. While this function is on the stack the thread sends.
+/// Calls `send`. The thread is in a send while this function is on the stack.
 #[inline(never)]
 fn sending<F: FnMut(u64)>(send: &mut F, n: u64) {
     send(n);
-    std::hint::black_box(()); // not in place of this function
+    // prevents a tail call, which would remove this function from the stack
+    std::hint::black_box(());
 }
 
-/// Begins a sender's thread: `make` makes there what does something for the `n`th time.
+/// Starts a sender's thread. There `make` makes the closure, which gets the number of each send.
 fn sender<F, M>(shared: &Arc<Shared>, who: usize, make: M) -> Stopped
 where
     F: FnMut(u64),
@@ -204,7 +206,8 @@ where
             n += 1;
             match random.below(16) {
                 _ if who != STOPPED => thread::sleep(Duration::from_millis(3)),
-                0 => spin(Duration::from_micros(random.below(60))), // the loop falls asleep
+                // meanwhile the loop falls asleep
+                0 => spin(Duration::from_micros(random.below(60))),
                 _ => {}
             }
         }
@@ -239,15 +242,15 @@ fn run_here(flavour: Flavour, how: Loop) {
         Flavour::SendCase => messages::<8>(shared, how, channel::bounded(4), true),
         Flavour::SendCaseRendezvous => messages::<8>(shared, how, channel::bounded(0), true),
         Flavour::Post => posts(shared, how),
-        Flavour::Notify => rings(shared, how),
+        Flavour::Notify => notifications(shared, how),
         Flavour::Attached => attached(shared, how),
         Flavour::Timers => timers(shared, how),
         Flavour::Cancel => cancels(shared, how),
     }
 }
 
-/// The reactor, its ticker, and the bystander's inbox.
-fn surroundings(shared: &Arc<Shared>) -> (Reactor, Ticker, Inbox<u64>) {
+/// Makes the reactor, its ticker, and the bystander's inbox.
+fn reactor_with_bystander(shared: &Arc<Shared>) -> (Reactor, Ticker, Inbox<u64>) {
     let reactor = Reactor::new().unwrap();
     let ticker = reactor.every(PERIOD).unwrap().with_key(TICK);
     let (tx, rx) = channel::bounded(64);
@@ -263,7 +266,7 @@ fn messages<const N: usize>(
     (tx, rx): (Sender<Message<N>>, Receiver<Message<N>>),
     by_select: bool,
 ) {
-    let kept = tx.clone(); // or the loop hears of the end
+    let kept = tx.clone(); // prevents a disconnection
     let other = tx.clone();
     sender(&shared, COMPANION, || move |n| other.send(Message::new(COMPANION, n)).unwrap());
     let begin = |shared: &Arc<Shared>| {
@@ -283,7 +286,7 @@ fn messages<const N: usize>(
     if how == Loop::Bare {
         bare(&shared, &rx, begin(&shared));
     } else {
-        let (reactor, ticker, side) = surroundings(&shared);
+        let (reactor, ticker, side) = reactor_with_bystander(&shared);
         let inbox = reactor.register_with(MAIN, rx).unwrap();
         let receive = |message: Result<Message<N>, _>| message.unwrap().receive(&shared);
         let stopped = begin(&shared);
@@ -293,7 +296,7 @@ fn messages<const N: usize>(
 }
 
 fn posts(shared: Arc<Shared>, how: Loop) {
-    let (reactor, ticker, side) = surroundings(&shared);
+    let (reactor, ticker, side) = reactor_with_bystander(&shared);
     let post = |who: usize| {
         let (remote, shared) = (reactor.remote(), shared.clone());
         move || {
@@ -309,15 +312,15 @@ fn posts(shared: Arc<Shared>, how: Loop) {
     drive(&shared, how, &reactor, (ticker, nothing, side), stopped, |()| unreachable!());
 }
 
-fn rings(shared: Arc<Shared>, how: Loop) {
-    let (reactor, ticker, side) = surroundings(&shared);
+fn notifications(shared: Arc<Shared>, how: Loop) {
+    let (reactor, ticker, side) = reactor_with_bystander(&shared);
     let (notifier, notified) = reactor.notifier();
     let notified = notified.with_key(MAIN);
     let ring = |who: usize| {
         let (notifier, shared) = (notifier.clone(), shared.clone());
         move || {
             move |n| {
-                shared.rung[who].store(n + 1, SeqCst);
+                shared.notified_counts[who].store(n + 1, SeqCst);
                 notifier.notify();
             }
         }
@@ -326,24 +329,25 @@ fn rings(shared: Arc<Shared>, how: Loop) {
     let stopped = sender(&shared, STOPPED, ring(STOPPED));
     drive(&shared, how, &reactor, (ticker, notified, side), stopped, |()| {
         for who in [STOPPED, COMPANION] {
-            shared.got[who].store(shared.rung[who].load(SeqCst), SeqCst);
+            shared.got[who].store(shared.notified_counts[who].load(SeqCst), SeqCst);
         }
     });
 }
 
-/// Another crate's channel, tied to a bell.
+/// Sends through another crate's channel, with an attached notifier.
 fn attached(shared: Arc<Shared>, how: Loop) {
-    let (reactor, ticker, side) = surroundings(&shared);
+    let (reactor, ticker, side) = reactor_with_bystander(&shared);
     let (notifier, notified) = reactor.notifier();
     // Two counters are the channel. Another crate's channel would have stalls of its own.
     let tx = notifier.attach(shared.clone());
     let source = notified.with_key(MAIN).receiving(|| {
-        let waits = |who: usize| shared.rung[who].load(SeqCst) > shared.got[who].load(SeqCst);
+        let waits =
+            |who: usize| shared.notified_counts[who].load(SeqCst) > shared.got[who].load(SeqCst);
         [STOPPED, COMPANION].into_iter().find(|&who| waits(who))
     });
     let send = |who: usize| {
         let tx = tx.clone();
-        move || move |n| tx.with(|counters| counters.rung[who].store(n + 1, SeqCst))
+        move || move |n| tx.with(|counters| counters.notified_counts[who].store(n + 1, SeqCst))
     };
     sender(&shared, COMPANION, send(COMPANION));
     let stopped = sender(&shared, STOPPED, send(STOPPED));
@@ -353,7 +357,7 @@ fn attached(shared: Arc<Shared>, how: Loop) {
 }
 
 fn timers(shared: Arc<Shared>, how: Loop) {
-    let (reactor, ticker, side) = surroundings(&shared);
+    let (reactor, ticker, side) = reactor_with_bystander(&shared);
     let timer = reactor.timer().with_key(MAIN);
     let id = timer.id();
     let reset = |who: usize| {
@@ -361,7 +365,8 @@ fn timers(shared: Arc<Shared>, how: Loop) {
         move || {
             let mut random = Random::new(7);
             move |n| {
-                // One that is stopped is not waited for: this is the pace, not the rule.
+                // Wait a little for the loop. A stopped sender delays no other: this sets only the
+                // pace.
                 let fired = shared.fired.load(SeqCst);
                 match random.below(8) {
                     0 => remote.stop(id).unwrap(),
@@ -384,7 +389,7 @@ fn timers(shared: Arc<Shared>, how: Loop) {
     let stopped = sender(&shared, STOPPED, reset(STOPPED));
     let last = reactor.remote();
     let control = shared.clone();
-    // The fourth sender: its reset comes after all others and must be seen.
+    // The fourth sender resets after all others. The loop must see this reset.
     control.live.fetch_add(1, SeqCst);
     thread::spawn(move || {
         while !control.is_over() || control.live.load(SeqCst) > 1 {
@@ -404,7 +409,7 @@ fn timers(shared: Arc<Shared>, how: Loop) {
 }
 
 fn cancels(shared: Arc<Shared>, how: Loop) {
-    let (reactor, ticker, side) = surroundings(&shared);
+    let (reactor, ticker, side) = reactor_with_bystander(&shared);
     let (root, _canceller) = Context::background().with_cancel();
     let (tx, rx) = channel::bounded::<Context>(64);
     let inbox = reactor.register_with(MAIN, rx).unwrap();
@@ -414,7 +419,7 @@ fn cancels(shared: Arc<Shared>, how: Loop) {
         move |_| {
             let (context, canceller) = root.with_cancel();
             tx.send(context).unwrap();
-            spin(Duration::from_micros(random.below(40))); // until the loop waits for it
+            spin(Duration::from_micros(random.below(40))); // until the loop waits for the context
             canceller.cancel();
         }
     });
@@ -436,7 +441,7 @@ fn drive<S: Source>(
     drive_with(shared, how, reactor, sources, stopped, receive, None);
 }
 
-/// The loop. `next` gives the next context to wait for.
+/// Runs the loop. `next` gives the next context to wait for.
 fn drive_with<S: Source>(
     shared: &Arc<Shared>,
     how: Loop,
@@ -449,8 +454,8 @@ fn drive_with<S: Source>(
     let mut log = Log::new(shared);
     let bystander = |n: Result<u64, _>| shared.receive(BYSTANDER, n.unwrap());
     let cancelled = || shared.receive(STOPPED, shared.got[STOPPED].load(SeqCst));
-    say(format_args!("stopped {} {}", stopped.0, stopped.1));
-    let mut done: Option<Done> = None; // Its context is the next one that will be cancelled.
+    report(format_args!("stopped {} {}", stopped.0, stopped.1));
+    let mut done: Option<Done> = None; // The next context that will be cancelled.
     let mut events = Events::with_capacity(8);
     let mut embedded = (how == Loop::Embedded).then(|| {
         let (inner, outer) = (reactor.embed().unwrap(), Poller::new().unwrap());
@@ -490,7 +495,7 @@ fn drive_with<S: Source>(
                     }
                 }
             }
-            // The set is used again until the next tick, or until a context is to be waited for.
+            // The set is used until the next tick, or until there is a context to wait for.
             Loop::SelectSet => {
                 let mut set = Select::new(reactor);
                 let (on_tick, on_main, on_side, on_done) =
@@ -532,7 +537,7 @@ fn drive_with<S: Source>(
                     }
                 }
             }
-            Loop::Bare => unreachable!("it has no reactor"),
+            Loop::Bare => unreachable!("this loop has no reactor"),
         }
         if ended {
             cancelled();
@@ -542,16 +547,16 @@ fn drive_with<S: Source>(
     log.print();
 }
 
-/// A loop without a reactor: the timeouts are the ticks.
+/// Runs a loop without a reactor, whose timeouts are the ticks.
 fn bare<const N: usize>(shared: &Arc<Shared>, rx: &Receiver<Message<N>>, stopped: Stopped) {
     let mut log = Log::new(shared);
-    say(format_args!("stopped {} {}", stopped.0, stopped.1));
+    report(format_args!("stopped {} {}", stopped.0, stopped.1));
     let mut due = Time::now() + PERIOD;
     while !log.is_over() {
         match rx.recv_timeout(due.duration_since(Time::now())) {
             Ok(message) => message.receive(shared),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => unreachable!("there are senders"),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the channel has senders"),
         }
         let now = Time::now();
         if now >= due {

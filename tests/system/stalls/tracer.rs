@@ -14,24 +14,24 @@ use pollmux::Time;
 use crate::stalls::places::{Stack, pointers, words};
 use support::Random;
 
-/// A thread is stepped by fewer instructions while it sends: one of these, chosen at random.
+/// The limits of the steps inside a send. A limit is chosen at random.
 const STEPS: [u64; 3] = [60, 400, 2000];
-/// A thread is stepped by at most so many instructions, those between two sends included.
+/// The limit of all steps, with those between two sends.
 const ALL_STEPS: u64 = 5_000;
-/// So much of the stack is looked at to know if the thread sends, in bytes.
+/// The part of the stack that is searched for a send, in bytes.
 const DEPTH: usize = 96 << 10;
-/// The return address of a send is in the first bytes of `sending`.
+/// The return address of a send is in this many bytes of `sending`.
 const LENGTH: usize = 256;
 /// An instruction that takes longer is a syscall that blocks.
 const STEP: Duration = Duration::from_millis(20);
-/// A thread that begins no send for so long waits for something.
+/// A thread that begins no send for this long is blocked.
 const SEND: Duration = Duration::from_millis(20);
-/// The call in `sending` is among its first instructions: the ones without optimisation are more.
+/// The call in `sending` is among this many instructions. Code without optimisation has more.
 const PROLOGUE: u64 = 64;
-/// A thread that cannot be stopped for so long hangs in the kernel.
+/// A thread that cannot be stopped for this long hangs in the kernel.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The time in which a thread stood still, and the place.
+/// The time and the place of a stop.
 pub struct Stop {
     pub begin: u64,
     pub end: u64,
@@ -44,23 +44,23 @@ pub struct Stop {
 pub struct Tracee {
     process: u32,
     thread: Pid,
-    /// The memory of the process, and where the code of `sending` is.
+    /// The memory of the process, and the address of `sending`.
     memory: Option<File>,
     sending: usize,
-    /// Where the return address into `sending` is: at the same place in each send.
+    /// The place of the return address into `sending`, which is the same in each send.
     frame: Option<u64>,
     stopped: bool,
     random: Random,
 }
 
-/// The thread has ended, or its process.
+/// The thread or its process has ended.
 #[derive(Debug)]
 pub struct Gone;
 
 impl Tracee {
-    /// Begins to trace a thread, which runs on. Fails where that is not allowed.
+    /// Starts to trace a thread, which keeps running. Fails where tracing is not allowed.
     ///
-    /// The thread sends while a return address in the function at `sending` is on its stack.
+    /// The thread is in a send while a return address in the function at `sending` is on its stack.
     pub fn seize(process: u32, thread: i32, sending: usize, seed: u64) -> nix::Result<Tracee> {
         let thread = Pid::from_raw(thread);
         ptrace::seize(thread, Options::PTRACE_O_EXITKILL)?;
@@ -69,7 +69,7 @@ impl Tracee {
         Ok(Tracee { process, thread, memory, sending, frame: None, stopped: false, random })
     }
 
-    /// Waits until the thread has stopped. Returns false if it runs on for `limit`.
+    /// Waits until the thread has stopped. Returns false if the thread runs for `limit`.
     fn await_stop(&mut self, limit: Duration) -> Result<bool, Gone> {
         let begin = Instant::now();
         let mut looks = 0;
@@ -79,7 +79,7 @@ impl Tracee {
                     self.stopped = true;
                     return Ok(true);
                 }
-                // A signal of its own: it gets the signal.
+                // Pass the thread's own signal on.
                 Ok(WaitStatus::Stopped(_, signal)) => {
                     ptrace::cont(self.thread, signal).map_err(|_| Gone)?;
                 }
@@ -102,7 +102,7 @@ impl Tracee {
         if self.await_stop(PATIENCE)? { Ok(()) } else { Err(Gone) }
     }
 
-    /// Returns true if the thread, which has stopped, is inside a send.
+    /// Returns true if the stopped thread is inside a send.
     fn is_sending(&mut self) -> Option<bool> {
         let (_, stack) = pointers(self.thread)?;
         let memory = self.memory.as_ref()?;
@@ -119,7 +119,7 @@ impl Tracee {
         Some(found.is_some())
     }
 
-    fn go_on(&mut self) -> Result<(), Gone> {
+    fn resume(&mut self) -> Result<(), Gone> {
         self.stopped = false;
         ptrace::cont(self.thread, None).map_err(|_| Gone)
     }
@@ -128,13 +128,13 @@ impl Tracee {
     pub fn run(&mut self, d: Duration) -> Result<(), Gone> {
         let end = Instant::now() + d;
         if self.stopped {
-            self.go_on()?;
+            self.resume()?;
         }
         loop {
             let left = end.saturating_duration_since(Instant::now());
             // An interrupt that came too late for its step stops the thread once more.
             if self.await_stop(left.min(Duration::from_millis(2)))? {
-                self.go_on()?;
+                self.resume()?;
             }
             if left.is_zero() {
                 return Ok(());
@@ -142,8 +142,8 @@ impl Tracee {
         }
     }
 
-    /// Sets a breakpoint of the processor at the beginning of `sending`, or takes it away. Other
-    /// threads do not see this breakpoint. Returns false where it cannot be set.
+    /// Sets or removes a breakpoint of the processor at the beginning of `sending`. Other threads
+    /// do not see this breakpoint. Returns false where breakpoints cannot be set.
     #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
     fn set_breakpoint(&self, set: bool) -> bool {
         let at = |register: usize| {
@@ -152,7 +152,8 @@ impl Tracee {
         };
         let address = if set { self.sending as i64 } else { 0 };
         let write = |register, value| ptrace::write_user(self.thread, at(register), value).is_ok();
-        // Off, the address, and on: bit 0 enables the first breakpoint, of an instruction.
+        // Disable, set the address, and enable: bit 0 enables the first breakpoint, of an
+        // instruction.
         write(7, 0) && write(0, address) && (!set || write(7, 1))
     }
 
@@ -161,20 +162,20 @@ impl Tracee {
         false
     }
 
-    /// Lets the thread, which has stopped outside a send, run until it begins one, and stops it
-    /// there. Without breakpoints it runs for one instruction. Returns false if the thread does
-    /// not come so far.
+    /// Resumes a thread that has stopped outside a send, and stops it at the begin of its next
+    /// send. Without breakpoints the thread runs for one instruction. Returns false if the thread
+    /// begins no send.
     fn advance(&mut self) -> Result<bool, Gone> {
         if !self.set_breakpoint(true) {
             return self.step();
         }
-        self.go_on()?;
+        self.resume()?;
         let arrived = self.await_stop(SEND)?;
         if !arrived {
             self.interrupt()?;
         }
         self.set_breakpoint(false);
-        // From the first instruction of `sending` to the call in it.
+        // Step from the first instruction of `sending` to the call in it.
         for _ in 0..PROLOGUE {
             if !arrived || self.is_sending() != Some(false) {
                 break;
@@ -186,7 +187,7 @@ impl Tracee {
         Ok(arrived)
     }
 
-    /// Lets the thread run for one instruction. Returns false if that is a syscall that blocks.
+    /// Lets the thread run for one instruction. Returns false if that is a blocking syscall.
     fn step(&mut self) -> Result<bool, Gone> {
         self.stopped = false;
         ptrace::step(self.thread, None).map_err(|_| Gone)?;
@@ -197,7 +198,7 @@ impl Tracee {
         Ok(stepped)
     }
 
-    /// Lets the thread run for some ms, stops it somewhere, and holds it for `d`.
+    /// Lets the thread run for some ms, stops it at a random place, and holds it for `d`.
     pub fn stop_somewhere(&mut self, d: Duration) -> Result<Stop, Gone> {
         let run = Duration::from_micros(2_000 + self.random.below(4_000));
         self.run(run)?;
@@ -205,7 +206,7 @@ impl Tracee {
         let most = STEPS[self.random.below(3) as usize];
         let mut steps = self.random.below(most);
         for _ in 0..ALL_STEPS {
-            let goes_on = if self.is_sending() == Some(false) {
+            let continues = if self.is_sending() == Some(false) {
                 self.advance()?
             } else if steps == 0 {
                 break;
@@ -213,7 +214,7 @@ impl Tracee {
                 steps -= 1;
                 self.step()?
             };
-            if !goes_on {
+            if !continues {
                 break;
             }
         }
@@ -222,7 +223,7 @@ impl Tracee {
         let stack = Stack::of(self.process, self.thread);
         std::thread::sleep(d);
         let end = Time::now().as_nanos();
-        self.go_on()?;
+        self.resume()?;
         Ok(Stop { begin, end, stack, sending })
     }
 

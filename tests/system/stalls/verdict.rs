@@ -1,4 +1,4 @@
-//! Runs the traced program, and judges its log.
+//! Runs the traced program and judges its log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::stalls::places::{Names, Stack};
 use crate::stalls::program::{self, Flavour, Loop};
 use crate::stalls::tracer::{Gone, Stop, Tracee};
 
-/// A tick that is late by so much during a stop counts.
+/// A tick that is late by this much during a stop counts, in ns.
 const LATE: u64 = 5_000_000;
-/// The loop must take less of a core during all stops, in percent. Without optimisation the ticks
-/// alone take half of the first limit.
+/// The loop must take less of a core than this during all stops, in percent. Without optimisation
+/// the ticks alone take half of 10 %.
 const CPU: f64 = if cfg!(debug_assertions) { 20.0 } else { 10.0 };
 
 /// Returns the number of stops that a run makes.
@@ -28,9 +28,9 @@ struct Tick {
     due: u64,
     came: u64,
     cpu: u64,
-    /// How long the loop was ready to run but had no core, in all.
+    /// The total time in which the loop was ready but had no core.
     delay: u64,
-    /// How many messages of the bystander had come.
+    /// The number of messages that the bystander's channel had given.
     side: u64,
 }
 
@@ -42,13 +42,13 @@ impl Tick {
     }
 }
 
-/// What happened during one stop.
+/// The loop's behaviour during one stop.
 struct Outcome {
     /// The latest tick, in ns.
     late: u64,
-    /// True if nothing of the bystander came, although the loop had ticks or should have had.
+    /// True if no message of the bystander came, although the loop had ticks or should have had.
     silent: bool,
-    /// CPU time of the loop, in ns, and the time in which the loop used it.
+    /// The CPU time of the loop, in ns, and the wall time that it covers.
     cpu: u64,
     time: u64,
 }
@@ -60,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// Finds in the log what happened from `begin` to `end`.
+/// Returns the loop's behaviour from `begin` to `end`, as the log shows it.
 fn outcome(ticks: &[Tick], (begin, end): (u64, u64)) -> Outcome {
     let overlap = |tick: &Tick| tick.came.min(end).saturating_sub(tick.due.max(begin));
     let late = ticks.windows(2).map(|pair| {
@@ -72,7 +72,7 @@ fn outcome(ticks: &[Tick], (begin, end): (u64, u64)) -> Outcome {
     let first = ticks.iter().find(inside);
     let last = ticks.iter().rfind(inside);
     let silent = first.zip(last).is_none_or(|(first, last)| first.side == last.side);
-    // The ticks inside, or those around if the loop made none.
+    // The ticks inside, or the ticks around the stop if there are none inside.
     let before = ticks.iter().rfind(|tick| tick.came <= begin);
     let after = ticks.iter().find(|tick| tick.came >= end);
     let whole = |pair: &(&Tick, &Tick)| pair.1.came - pair.0.came > (end - begin) / 2;
@@ -84,7 +84,7 @@ fn outcome(ticks: &[Tick], (begin, end): (u64, u64)) -> Outcome {
 /// The outcome of one run of the program.
 struct Run {
     stops: Vec<(Stack, Outcome)>,
-    /// How often the thread was inside a send.
+    /// The number of stops inside a send.
     sending: usize,
     late: usize,
     silent: usize,
@@ -93,14 +93,14 @@ struct Run {
     cpu: f64,
 }
 
-/// The reason why nothing can be measured.
+/// The reason why the test cannot measure.
 type Skip = String;
 
 /// Runs the program once, with stops or without.
 fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Skip> {
     let hold = Duration::from_millis(setting("POLLMUX_STALL_MS", 30));
     let mut program = Program::begin(name);
-    let line = program.hear().unwrap_or_else(|| panic!("{name}: the child does not begin"));
+    let line = program.next_line().unwrap_or_else(|| panic!("{name}: the child did not start"));
     let numbers = line.strip_prefix("stopped ").and_then(|line| line.split_once(' '));
     let (thread, sending) = numbers.unwrap_or_else(|| panic!("{name}: {line}"));
     let (thread, sending) = (thread.parse().unwrap(), sending.parse().unwrap());
@@ -122,12 +122,12 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
     program.finish();
     let mut ticks = Vec::new();
     loop {
-        match program.hear() {
+        match program.next_line() {
             Some(line) if line == "end" => break,
             Some(line) => {
                 ticks.push(Tick::parse(&line).unwrap_or_else(|| panic!("{name}: {line}")));
             }
-            None => panic!("{name}: the child hangs, or has lost a message: see above"),
+            None => panic!("{name}: the child hangs, or lost a message: see above"),
         }
     }
     let sending = stops.iter().filter(|stop| stop.sending == Some(true)).count();
@@ -149,20 +149,21 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
 }
 
 impl Run {
-    fn say(&self) -> String {
+    fn describe(&self) -> String {
         let Run { late, silent, spun, cpu, .. } = self;
         let (stops, worst) = (self.stops.len(), self.worst as f64 / 1e6);
         let lateness = format!("{late} late (worst {worst:.1} ms)");
         format!("of {stops} {lateness}, {silent} silent, {spun} spun, CPU {cpu:.1} %")
     }
 
-    /// Returns true if the stops did no more than a run without them.
+    /// Returns true if the run is no worse than a run without stops.
     fn is_like(&self, late: usize, silent: usize) -> bool {
         self.late <= late && self.silent <= silent && self.spun == 0 && self.cpu < CPU
     }
 
-    /// Says where the sender stood when the loop was late or spun, or the bystander silent.
-    fn say_places(&self, name: &str) {
+    /// Prints the sender's places of the stops in which the loop was late or spun, or the bystander
+    /// silent.
+    fn print_places(&self, name: &str) {
         let is_bad = |one: &Outcome| one.late >= LATE || one.spun() || one.silent;
         let bad = self.stops.iter().filter(|(_, one)| is_bad(one));
         let names = Names::of(bad.clone().map(|(stack, _)| stack));
@@ -173,7 +174,7 @@ impl Run {
                 (_, true) => "late",
                 _ => "silent",
             };
-            *places.entry(format!("{what}: {}", names.say(stack))).or_default() += 1;
+            *places.entry(format!("{what}: {}", names.describe(stack))).or_default() += 1;
         }
         for (place, count) in &places {
             eprintln!("stalls: {name}:   {count} {place}");
@@ -181,7 +182,7 @@ impl Run {
     }
 }
 
-/// The body of each test; in the child it is the traced program.
+/// The body of each test. In the child it runs the traced program.
 pub fn judge(name: &str, flavour: Flavour, how: Loop) {
     if is_child(name) {
         return program::run(flavour, how);
@@ -196,17 +197,17 @@ pub fn judge(name: &str, flavour: Flavour, how: Loop) {
             Err(reason) => return skip(name, &reason),
         };
         let sending = stopped.sending;
-        eprintln!("stalls: {name}: {}, {sending} while it sent", stopped.say());
+        eprintln!("stalls: {name}: {}, {sending} inside a send", stopped.describe());
         if stopped.is_like(0, 0) {
             return;
         }
         let Ok(free) = run(name, false, seed, bystander) else { return };
-        eprintln!("stalls: {name}:   without stops {}", free.say());
+        eprintln!("stalls: {name}:   without stops {}", free.describe());
         if stopped.is_like(free.late, free.silent) {
             return;
         }
-        stopped.say_places(name);
-        said.push(format!("{}; without stops {}", stopped.say(), free.say()));
+        stopped.print_places(name);
+        said.push(format!("{}; without stops {}", stopped.describe(), free.describe()));
     }
     panic!("{name}: each of {runs} runs failed:\n{}", said.join("\n"));
 }

@@ -1,5 +1,4 @@
-//! What the pollers of others have beside ours: sources of mio and polling, in the same `select!`
-//! and `wait`.
+//! Sources of other pollers: mio and polling, in the same `select!` and `wait` as ours.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -11,16 +10,16 @@ use std::os::unix::net::UnixStream;
 use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
-use crate::{is_quiet, key_list, ms};
+use crate::{assert_quiet, key_list, ms};
 use support::{Random, allow_fds, dog, thread};
 
-/// Somebody's own sources on a driver, in the words that mio and polling have in common.
-trait Theirs {
+/// Foreign sources on a driver, by the operations that mio and polling share.
+trait ForeignSources {
     type Event: 'static;
-    /// A source of theirs under `key`.
+    /// Adds a foreign source under `key`, and returns the peer.
     fn add(&self, key: usize) -> UnixStream;
-    /// Reads what came for it, and waits for its next event.
-    fn handled(&self, key: usize);
+    /// Reads the bytes of the source, and waits for its next event.
+    fn read_and_rearm(&self, key: usize);
     fn key(event: &Self::Event) -> usize;
 }
 
@@ -40,7 +39,7 @@ struct OnMio {
 }
 
 #[cfg(feature = "mio")]
-impl Theirs for OnMio {
+impl ForeignSources for OnMio {
     type Event = mio::event::Event;
 
     fn add(&self, key: usize) -> UnixStream {
@@ -52,7 +51,7 @@ impl Theirs for OnMio {
         theirs
     }
 
-    fn handled(&self, key: usize) {
+    fn read_and_rearm(&self, key: usize) {
         read_all(find(&mut self.streams.borrow_mut(), key));
     }
 
@@ -69,20 +68,20 @@ struct OnPolling {
 }
 
 #[cfg(feature = "polling")]
-impl Theirs for OnPolling {
+impl ForeignSources for OnPolling {
     type Event = polling::Event;
 
     #[allow(unsafe_code)]
     fn add(&self, key: usize) -> UnixStream {
         let (theirs, ours) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        // SAFETY: it is deleted below before it is closed.
+        // SAFETY: `drop` deletes the fd before the fd is closed.
         unsafe { self.poller.add(&ours, polling::Event::readable(key)) }.unwrap();
         self.streams.borrow_mut().push((key, ours));
         theirs
     }
 
-    fn handled(&self, key: usize) {
+    fn read_and_rearm(&self, key: usize) {
         let mut streams = self.streams.borrow_mut();
         let ours = find(&mut streams, key);
         read_all(ours);
@@ -105,19 +104,19 @@ impl Drop for OnPolling {
 macro_rules! all_tests_on {
     ($new:ident) => {
         tests_on! { $new:
-            theirs_and_ours_are_in_one_select
-            they_are_found_by_wait_under_their_key
-            more_than_the_buffer_holds_arrive_once_each
-            events_that_nobody_takes_wait_and_nothing_spins
-            events_that_nobody_wants_are_dropped
-            a_busy_loop_sees_them_too
-            they_outlive_their_reactor_as_nothing
+            one_select_serves_foreign_and_own_sources
+            wait_reports_foreign_events_by_key
+            events_beyond_the_buffer_arrive_once_each
+            untaken_events_stay_and_nothing_spins
+            events_without_a_source_are_dropped
+            a_busy_loop_sees_foreign_events
+            foreign_events_outlive_their_reactor_inert
         }
     };
 }
 
 #[cfg(feature = "mio")]
-mod theirs_on_mio {
+mod foreign_on_mio {
     use super::*;
 
     pub fn new() -> (OnMio, Reactor, pollmux::driver::foreign::Events<mio::event::Event>) {
@@ -133,7 +132,7 @@ mod theirs_on_mio {
 }
 
 #[cfg(feature = "polling")]
-mod theirs_on_polling {
+mod foreign_on_polling {
     use super::*;
 
     pub fn new() -> (OnPolling, Reactor, pollmux::driver::foreign::Events<polling::Event>) {
@@ -147,16 +146,16 @@ mod theirs_on_polling {
     all_tests_on!(new);
 
     #[test]
-    fn a_notification_of_theirs_harms_nobody() {
+    fn a_pollers_notification_is_ignored() {
         let _dog = dog();
         let (theirs, reactor, events) = new();
         let events = reactor.register(events).unwrap();
         theirs.poller.notify().unwrap();
-        is_quiet(&reactor, &events);
+        assert_quiet(&reactor, &events);
     }
 
     #[test]
-    fn the_key_that_is_the_pollers_own_is_refused() {
+    fn the_pollers_own_key_is_refused() {
         let error =
             pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), usize::MAX)
                 .unwrap_err();
@@ -164,10 +163,10 @@ mod theirs_on_polling {
     }
 }
 
-/// How to make such sources, the reactor, and what it is to be told of them.
-type NewTheirs<T> = fn() -> (T, Reactor, ForeignEvents<<T as Theirs>::Event>);
+/// A constructor of foreign sources, the reactor, and its events for them.
+type NewForeign<T> = fn() -> (T, Reactor, ForeignEvents<<T as ForeignSources>::Event>);
 
-fn theirs_and_ours_are_in_one_select<T: Theirs>(new: NewTheirs<T>) {
+fn one_select_serves_foreign_and_own_sources<T: ForeignSources>(new: NewForeign<T>) {
     let (theirs, reactor, events) = new();
     let events = reactor.register(events).unwrap();
     let mut streams: Vec<_> = (0..3).map(|key| theirs.add(key)).collect();
@@ -188,7 +187,7 @@ fn theirs_and_ours_are_in_one_select<T: Theirs>(new: NewTheirs<T>) {
             recv(events) -> event => {
                 let key = T::key(&event);
                 seen[key] += 1;
-                theirs.handled(key);
+                theirs.read_and_rearm(key);
             },
             recv(inbox) -> got => { assert_eq!(got, Ok(messages)); messages += 1; },
             recv(ticker) -> _ => ticks += 1,
@@ -197,7 +196,7 @@ fn theirs_and_ours_are_in_one_select<T: Theirs>(new: NewTheirs<T>) {
     drop(other.join().unwrap());
 }
 
-fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
+fn wait_reports_foreign_events_by_key<T: ForeignSources>(new: NewForeign<T>) {
     let (theirs, reactor, events) = new();
     let events = reactor.register_with(77, events).unwrap();
     let mut stream = theirs.add(3);
@@ -219,7 +218,7 @@ fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
     assert_eq!((info.kind, info.fired), (Some(pollmux::reactor::SourceKind::ForeignInbox), 1));
 }
 
-fn more_than_the_buffer_holds_arrive_once_each<T: Theirs>(new: NewTheirs<T>) {
+fn events_beyond_the_buffer_arrive_once_each<T: ForeignSources>(new: NewForeign<T>) {
     allow_fds(30_000);
     const COUNT: usize = 700;
     let (theirs, reactor, events) = new();
@@ -231,35 +230,35 @@ fn more_than_the_buffer_holds_arrive_once_each<T: Theirs>(new: NewTheirs<T>) {
         for _ in 0..COUNT {
             let key = select! { reactor; recv(events) -> event => T::key(&event) };
             seen[key] += 1;
-            theirs.handled(key);
+            theirs.read_and_rearm(key);
             assert!(events.len() <= 256);
         }
         assert!(seen.iter().all(|&n| n == 1));
-        is_quiet(&reactor, &events);
+        assert_quiet(&reactor, &events);
     }
 }
 
-fn events_that_nobody_takes_wait_and_nothing_spins<T: Theirs>(new: NewTheirs<T>) {
+fn untaken_events_stay_and_nothing_spins<T: ForeignSources>(new: NewForeign<T>) {
     allow_fds(30_000);
     const COUNT: usize = 600;
     let (theirs, reactor, events) = new();
     let mut streams: Vec<_> = (0..COUNT).map(|key| theirs.add(key)).collect();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.timer();
-    // Before it is registered, and then without a case of its own.
+    // Write before the registration, and then without a case for the events.
     streams[..300].iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
-    // Who comes late to a deadline has not looked: it has slept, and found them.
+    // A loop that is late for the deadline polls no fds. After a sleep it has found the events.
     while reactor.stats().waits == 0 {
         timer.reset(ms(1));
         select! { reactor; recv(timer) -> _ => {} }
     }
-    is_quiet(&reactor, &inbox);
+    assert_quiet(&reactor, &inbox);
     let events = reactor.register(events).unwrap();
     assert!(events.is_ready() && (1..=256).contains(&events.len()));
     streams[300..].iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
-    is_quiet(&reactor, &inbox);
+    assert_quiet(&reactor, &inbox);
     assert!(events.len() <= 256);
-    // Ours are waited for meanwhile.
+    // Meanwhile the loop waits for its own sources.
     let sender = thread::spawn(move || {
         thread::sleep(ms(1));
         tx.send(1).unwrap();
@@ -271,11 +270,11 @@ fn events_that_nobody_takes_wait_and_nothing_spins<T: Theirs>(new: NewTheirs<T>)
         select! { reactor; recv(events) -> event => seen[T::key(&event)] += 1 }
     }
     assert!(seen.iter().all(|&n| n == 1));
-    is_quiet(&reactor, &events);
+    assert_quiet(&reactor, &events);
     drop(sender.join().unwrap());
 }
 
-fn events_that_nobody_wants_are_dropped<T: Theirs>(new: NewTheirs<T>) {
+fn events_without_a_source_are_dropped<T: ForeignSources>(new: NewForeign<T>) {
     let (theirs, reactor, events) = new();
     let mut streams: Vec<_> = (0..10).map(|key| theirs.add(key)).collect();
     let timer = reactor.after(ms(1));
@@ -284,11 +283,11 @@ fn events_that_nobody_wants_are_dropped<T: Theirs>(new: NewTheirs<T>) {
         streams.iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
         timer.reset(ms(1));
         select! { reactor; recv(timer) -> _ => {} }
-        is_quiet(&reactor, &timer);
+        assert_quiet(&reactor, &timer);
     }
 }
 
-fn a_busy_loop_sees_them_too<T: Theirs>(new: NewTheirs<T>) {
+fn a_busy_loop_sees_foreign_events<T: ForeignSources>(new: NewForeign<T>) {
     let (theirs, reactor, events) = new();
     let events = reactor.register(events).unwrap();
     let mut stream = theirs.add(4);
@@ -304,7 +303,7 @@ fn a_busy_loop_sees_them_too<T: Theirs>(new: NewTheirs<T>) {
     }
 }
 
-fn they_outlive_their_reactor_as_nothing<T: Theirs>(new: NewTheirs<T>) {
+fn foreign_events_outlive_their_reactor_inert<T: ForeignSources>(new: NewForeign<T>) {
     let (theirs, reactor, events) = new();
     let inbox = reactor.register(events).unwrap();
     let mut stream = theirs.add(1);

@@ -17,7 +17,7 @@ use pollmux::{
 
 use support::{HOUR, allocations, alone, at, bytes, dog, frees, ms, simulated, turn};
 
-/// The bytes that `f` leaves allocated.
+/// Returns the number of bytes that `f` leaves allocated.
 fn growth(f: impl FnOnce()) -> isize {
     let before = live();
     f();
@@ -217,7 +217,7 @@ fn requests_to_a_dropped_reactor_are_errors() {
     assert_eq!(remote.stop(id), Err(pollmux::reactor::TimerError::Dead));
 }
 
-/// A reactor on a virtual clock with small batches.
+/// Returns a reactor on a virtual clock with small batches.
 fn with_batches(posts: usize, callbacks: usize) -> (Sim, Reactor) {
     let sim = Sim::new();
     let builder = Reactor::builder().post_batch(posts).callback_batch(callbacks);
@@ -301,7 +301,7 @@ const WAYS: [(&str, Receive); 7] = [
 ];
 
 #[test]
-fn a_message_waits_for_the_posts_before_it() {
+fn posts_run_before_a_later_message_is_received() {
     alone!();
     for (way, receive) in WAYS {
         let (_sim, reactor) = with_batches(10, 10);
@@ -327,7 +327,7 @@ fn callbacks_re_armed_to_zero(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>>
 }
 
 #[test]
-fn a_poll_behind_posts_calls_each_callback_once() {
+fn receiving_behind_posts_calls_each_callback_once() {
     alone!();
     for (way, receive) in WAYS {
         for callbacks in [3, 25] {
@@ -830,7 +830,7 @@ fn an_unbounded_channel_keeps_memory_that_bursts_use() {
 }
 
 #[test]
-fn small_memory_is_never_given_back() {
+fn small_buffers_are_never_freed() {
     alone!();
     let (sim, reactor) = simulated();
     let (tx, rx) = channel::unbounded();
@@ -1021,7 +1021,7 @@ fn sources_of_frequent_bursts_keep_their_memory() {
 }
 
 #[test]
-fn a_real_reactor_gives_memory_back() {
+fn a_real_reactor_frees_burst_memory() {
     alone!();
     let reactor = support::reactor();
     let (remote, (tx, rx)) = (reactor.remote(), channel::unbounded::<u64>());

@@ -107,7 +107,7 @@ fn callbacks_run_in_order_of_deadline_then_arming() {
     let deadlines = [5, 3, 6, 6, 1, 3, 1, 2, 6];
     let callbacks: Vec<_> =
         (0..).zip(deadlines).map(|(n, d)| reactor.call_after(ms(d), log.noting(n))).collect();
-    // A callback that is armed again comes behind those with the same deadline.
+    // A callback that is armed again comes behind the others with the same deadline.
     assert!(callbacks[1].reset(ms(3)));
     assert!(callbacks[2].reset_at(at(6)));
     sim.advance(ms(5));
@@ -267,7 +267,7 @@ fn sleeping_takes_nothing_and_lasts_its_full_time() {
 // Results of reset and stop.
 
 #[test]
-fn stop_and_reset_return_whether_armed() {
+fn stop_and_reset_report_a_pending_call() {
     let (sim, reactor) = simulated();
     let log = Log::new();
     let callback = reactor.call_after(ms(1), log.noting(1));
@@ -490,10 +490,10 @@ fn a_callback_may_make_sources_and_other_callbacks() {
     assert_eq!(ready_keys(&reactor).len(), 2);
 }
 
-// A select inside a callback.
+// Waits inside a callback.
 
 #[test]
-fn waits_inside_a_callback_call_none_and_sleep() {
+fn waits_inside_callbacks_sleep_and_call_no_callback() {
     for (name, wait) in WAITS.into_iter().filter(|(name, _)| *name != "polling") {
         let (driver, script) = scripted(&pollmux::Sim::new());
         let reactor = Reactor::with_driver(driver).unwrap();
@@ -523,7 +523,7 @@ fn waits_inside_a_callback_call_none_and_sleep() {
 }
 
 #[test]
-fn callbacks_due_during_a_nested_wait_run_next() {
+fn callbacks_due_in_nested_waits_run_next_turn() {
     for (name, wait) in WAITS {
         let (sim, reactor) = simulated();
         let log = Log::new();
@@ -652,7 +652,7 @@ fn a_panic_keeps_the_new_deadline() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn callbacks_behind_an_embedded_panic_run_soon() {
+fn callbacks_behind_an_embedded_panic_still_run() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
@@ -1034,7 +1034,7 @@ fn a_callback_context_never_touches_a_reused_slot() {
 // Many callbacks.
 
 #[test]
-fn a_turn_calls_a_bounded_number_in_order() {
+fn a_turn_calls_bounded_batches_in_order() {
     const ALL: u64 = 10_000;
     let (sim, reactor) = simulated();
     let log = Log::new();
@@ -1165,7 +1165,8 @@ fn callbacks_are_counted_but_are_no_events() {
 fn stopping_another_callback_keeps_one_call_per_turn() {
     let (_, reactor) = simulated();
     let calls = Rc::new(Cell::new(0));
-    let (called, stopped) = (calls.clone(), reactor.call_after(ms(0), |_| panic!("stopped")));
+    let (called, stopped) =
+        (calls.clone(), reactor.call_after(ms(0), |_| panic!("a stopped callback was called")));
     let stopped_id = stopped.id();
     let again = reactor.call_at(Time::ZERO, move |context| {
         called.set(called.get() + 1);

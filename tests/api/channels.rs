@@ -26,7 +26,7 @@ impl Order {
     }
 
     #[track_caller]
-    fn see(&mut self, (producer, n): (usize, u64)) {
+    fn check(&mut self, (producer, n): (usize, u64)) {
         assert_eq!(
             n, self.0[producer],
             "a message of producer {producer} is lost, doubled or out of order"
@@ -100,7 +100,7 @@ fn one_producers_messages_stay_in_order() {
         let (tx, rx) = channel::bounded(capacity);
         produce(tx, 1, each, false);
         let mut order = Order::of(1);
-        rx.iter().for_each(|message| order.see(message));
+        rx.iter().for_each(|message| order.check(message));
         order.complete(each);
 
         let reactor = support::reactor();
@@ -108,7 +108,7 @@ fn one_producers_messages_stay_in_order() {
         produce(tx, 1, each, false);
         let mut order = Order::of(1);
         while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
-            order.see(message);
+            order.check(message);
         }
         order.complete(each);
     }
@@ -122,7 +122,7 @@ fn each_producers_messages_stay_in_order() {
         let (tx, rx) = channel::bounded(capacity);
         produce(tx, 4, each, false);
         let mut order = Order::of(4);
-        rx.into_iter().for_each(|message| order.see(message));
+        rx.into_iter().for_each(|message| order.check(message));
         order.complete(each);
     }
 }
@@ -421,10 +421,10 @@ fn blocked_senders_all_pass_through_one_slot() {
             let reactor = support::reactor();
             let inbox = reactor.register(rx).unwrap();
             while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
-                order.see(message);
+                order.check(message);
             }
         } else {
-            rx.iter().for_each(|message| order.see(message));
+            rx.iter().for_each(|message| order.check(message));
         }
         order.complete(each);
     }
@@ -459,7 +459,7 @@ fn timed_out_senders_take_no_others_wake_up() {
         if producer == patient {
             impatient += 1;
         } else {
-            order.see((producer, n));
+            order.check((producer, n));
         }
         random.pause();
     }
@@ -659,7 +659,7 @@ fn messages_of_any_size_need_no_clone() {
 }
 
 #[test]
-fn a_channel_goes_through_a_channel() {
+fn channels_can_be_sent_through_channels() {
     let _dog = dog();
     let (tx, rx) = channel::bounded::<(u32, Sender<u32>)>(1);
     let server =
@@ -839,13 +839,13 @@ fn a_moving_receiver_misses_no_message() {
             left -= take;
             rx = match random.below(4) {
                 0 => {
-                    (0..take).for_each(|_| order.see(rx.recv().unwrap()));
+                    (0..take).for_each(|_| order.check(rx.recv().unwrap()));
                     rx
                 }
                 1 => {
                     let inbox = home.register(rx).unwrap();
                     for _ in 0..take {
-                        select! { home; recv(inbox) -> message => order.see(message.unwrap()) }
+                        select! { home; recv(inbox) -> message => order.check(message.unwrap()) }
                     }
                     inbox.into_inner()
                 }
@@ -856,7 +856,7 @@ fn a_moving_receiver_misses_no_message() {
                     while taken < take {
                         home.wait(&mut events).unwrap();
                         for message in inbox.try_iter().take((take - taken) as usize) {
-                            order.see(message);
+                            order.check(message);
                             taken += 1;
                         }
                     }
@@ -874,7 +874,7 @@ fn a_moving_receiver_misses_no_message() {
                         (inbox.into_inner(), messages)
                     });
                     let (rx, messages) = elsewhere.join().unwrap();
-                    messages.into_iter().for_each(|message| order.see(message));
+                    messages.into_iter().for_each(|message| order.check(message));
                     rx
                 }
             };
@@ -896,7 +896,7 @@ fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
 }
 
 #[test]
-fn two_reactors_can_ping_pong_messages() {
+fn two_reactors_exchange_messages_without_loss() {
     let _dog = dog();
     let reactor = support::reactor();
     let (ask, questions) = channel::bounded(1);
@@ -928,7 +928,7 @@ fn selects_with_a_ticker_lose_no_wake_up() {
         loop {
             select! { reactor;
                 recv(inbox) -> message => match message {
-                    Ok(message) => { order.see(message); ticker.restart(); }
+                    Ok(message) => { order.check(message); ticker.restart(); }
                     Err(RecvError) => break,
                 },
                 recv(ticker) -> _ => unreachable!(),
@@ -952,11 +952,11 @@ fn a_busy_ticker_hides_no_channel_wake_up() {
     while left.is_some() || right.is_some() {
         select! { reactor;
             recv(left) -> message => match message {
-                Ok(message) => lefts.see(message),
+                Ok(message) => lefts.check(message),
                 Err(RecvError) => left = None,
             },
             recv(right) -> message => match message {
-                Ok(message) => rights.see(message),
+                Ok(message) => rights.check(message),
                 Err(RecvError) => right = None,
             },
             // The ticker arms the kernel's timer again and again. The last part runs without the
@@ -991,7 +991,7 @@ fn a_wait_loses_no_wake_up() {
                 let n = event.key() as usize;
                 loop {
                     match inboxes[n].try_recv() {
-                        Ok(message) => orders[n].see(message),
+                        Ok(message) => orders[n].check(message),
                         Err(TryRecvError::Empty) => break,
                         Err(TryRecvError::Disconnected) => {
                             open -= 1;
@@ -1022,12 +1022,12 @@ fn alternating_select_and_wait_loses_no_wake_up() {
             assert_eq!(events.iter().next().map(|event| event.key()), Some(inbox.key()));
             // Leaves the messages for the next round half of the time.
             if random.below(2) == 0 {
-                inbox.try_iter().for_each(|message| order.see(message));
+                inbox.try_iter().for_each(|message| order.check(message));
             }
         }
         if by_select || inbox.is_disconnected() {
             match select! { reactor; recv(inbox) -> message => message } {
-                Ok(message) => order.see(message),
+                Ok(message) => order.check(message),
                 Err(RecvError) => break,
             }
         }
@@ -1050,7 +1050,7 @@ fn a_bare_recv_loses_no_wake_up() {
                 _ => rx.recv_timeout(Duration::MAX),
             };
             match received {
-                Ok(message) => order.see(message),
+                Ok(message) => order.check(message),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     panic!("a receive with an endless timeout timed out")
@@ -1161,7 +1161,7 @@ fn costs_spurious_turns(reactor: &Reactor, script: &Script, spurious: u64) {
         }
     };
     assert_eq!(got, Ok(7));
-    // The first message of the ignored channel may wake the reactor, and the next ones do not. The
+    // The first message of the ignored channel may wake the reactor, and its next messages do not. The
     // quiet channel's message does.
     assert_eq!((script.sleeps(), script.wakes(), ticks), (21, 1 + spurious, 20 - spurious));
     // The ignored channel loses no message.

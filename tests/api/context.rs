@@ -274,11 +274,11 @@ fn dropped_children_done_sources_and_closures_leak_nothing() {
     assert!(grown < 128, "{grown} KiB more");
 }
 
-// Done.
+// `done` sources.
 
 /// A select receives the end again and again.
 #[test]
-fn wait_reports_an_end_until_taken() {
+fn wait_reports_a_contexts_end_until_taken() {
     for deadline in [false, true] {
         let (sim, reactor) = simulated();
         let (context, canceller) = reactor.context().with_timeout(ms(10));
@@ -420,7 +420,7 @@ fn a_select_set_finds_a_cancelled_context() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn an_outer_loop_wakes_at_an_end() {
+fn an_outer_loop_wakes_when_a_context_ends() {
     let _dog = dog();
     // The loop waits with a `done` source, an `after_cancel` closure, or both.
     for (deadline, source, closure) in [false, true]

@@ -254,7 +254,7 @@ fn completing_an_outdated_send_choice_panics() {
     let _ = early.send(&outbox, 2);
 }
 
-/// The cost of each of n ready cases does not grow with n.
+/// The cost of a ready case does not depend on the number of ready cases.
 #[test]
 fn many_ready_cases_are_taken_in_linear_time() {
     let (_, reactor) = simulated();
@@ -601,8 +601,8 @@ fn foreign_cases_are_found_by_their_reactor() {
     assert_eq!(select.wait().unwrap().index(), mine);
 }
 
-/// A source that counts the sleeps. It becomes ready after a hundred sleeps, so that a spinning
-/// loop ends.
+/// A source that counts the sleeps. The source becomes ready after a hundred sleeps, so
+/// that a spinning loop ends.
 #[derive(Default)]
 struct Sleeps(Cell<u32>);
 

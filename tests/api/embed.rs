@@ -412,7 +412,7 @@ fn many_earlier_deadlines_cost_one_arm() {
 }
 
 #[test]
-fn untaken_sources_keep_the_fd_readable() {
+fn unreceived_messages_keep_the_fd_readable() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(8).unwrap();
@@ -550,7 +550,7 @@ fn messages_received_by_select_arrive_once_each() {
 }
 
 #[test]
-fn two_reactors_live_in_one_outer_loop() {
+fn one_outer_loop_can_drive_two_reactors() {
     let _dog = dog();
     for mode in MODES {
         let reactors = [support::reactor(), support::reactor()];
@@ -1256,7 +1256,7 @@ fn a_nested_embedded_reactor_loses_nothing() {
 }
 
 #[test]
-fn fifty_reactors_live_in_one_outer_loop() {
+fn one_outer_loop_can_drive_fifty_reactors() {
     let _dog = dog();
     for mode in MODES {
         let poller = Poller::new().unwrap();
@@ -1359,7 +1359,7 @@ fn a_polling_source_makes_the_fd_readable() {
 
 /// The docs of `Embedded` warn about this.
 #[test]
-fn untaken_ready_sources_keep_the_fd_readable() {
+fn unreceived_ends_keep_the_fd_readable() {
     #[track_caller]
     fn stays_readable(outer: &mut Outer, inner: &Embedded) {
         for _ in 0..10 {

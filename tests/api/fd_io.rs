@@ -344,7 +344,7 @@ fn reads_stdin() {
 }
 
 #[test]
-fn lines_buffered_by_stdin_are_no_readiness() {
+fn lines_buffered_in_stdin_make_nothing_ready() {
     let _dog = dog();
     if std::env::var_os(READS).is_some() {
         return reads_stdin();

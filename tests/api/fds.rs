@@ -387,7 +387,7 @@ fn level_repeats_and_one_shot_needs_a_rearm() {
 }
 
 #[test]
-fn unselected_level_sources_let_reactors_sleep() {
+fn an_untaken_level_source_ends_no_sleep() {
     support::exact("counts waits");
     let (reactor, mut theirs, level) = connected(Interest::READABLE, Mode::Level);
     theirs.write_all(b"x").unwrap();
@@ -906,7 +906,7 @@ fn a_select_chooses_a_one_shot_once() {
 
 #[test]
 fn nested_waits_take_no_report_from_a_batch() {
-    support::exact("counts what one look finds");
+    support::exact("counts the fds that one poll finds");
     let reactor = reactor();
     let mut fds = Vec::new();
     for key in 0..4 {
@@ -987,17 +987,17 @@ fn floods_of_ready_fds_starve_no_other_source() {
 
 #[test]
 fn a_poll_takes_at_most_one_batch() {
-    support::exact("counts looks");
+    support::exact("counts polls");
     let reactor = support::build(Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO));
     let fds = flood(&reactor, 100);
     let found = || fds.iter().filter(|(_, fd)| !fd.readiness().is_empty()).count();
     let mut before = 0;
     for _ in 0..100 / 10 + 1 {
-        let looks = reactor.stats();
+        let start = reactor.stats();
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
-        let looks = (reactor.stats() - looks).polls as usize;
+        let polls = (reactor.stats() - start).polls as usize;
         // The reactor's own two events may leave room for two more fds.
-        assert!(found() - before <= looks * 12, "{} fds in {looks} polls", found() - before);
+        assert!(found() - before <= polls * 12, "{} fds in {polls} polls", found() - before);
         before = found();
     }
     assert_eq!(before, 100);
@@ -1006,7 +1006,7 @@ fn a_poll_takes_at_most_one_batch() {
 #[test]
 #[cfg(not(flat))]
 fn an_embedded_reactor_finds_fds_behind_a_batch() {
-    support::exact("counts looks");
+    support::exact("counts polls");
     use pollmux::sys;
     let _dog = dog();
     for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {

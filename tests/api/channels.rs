@@ -1161,8 +1161,8 @@ fn costs_spurious_turns(reactor: &Reactor, script: &Script, spurious: u64) {
         }
     };
     assert_eq!(got, Ok(7));
-    // The first message of the ignored channel may wake the reactor, and its next messages do not. The
-    // quiet channel's message does.
+    // The first message of the ignored channel may wake the reactor, and its next messages do not.
+    // The quiet channel's message does.
     assert_eq!((script.sleeps(), script.wakes(), ticks), (21, 1 + spurious, 20 - spurious));
     // The ignored channel loses no message.
     assert_eq!(ignored.len(), 20);

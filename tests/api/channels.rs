@@ -175,17 +175,17 @@ fn an_inbox_drains_then_always_returns_the_error() {
 #[test]
 fn sends_to_a_dropped_receiver_return_the_value() {
     let reactor = support::on(Sim::new());
-    let gone: [fn(Receiver<u32>, &Reactor); 3] = [
+    let ways_to_drop: [fn(Receiver<u32>, &Reactor); 3] = [
         |rx, _| drop(rx),
         |rx, reactor| drop(reactor.register(rx).unwrap()),
         |rx, reactor| drop(reactor.register(rx).unwrap().into_inner()),
     ];
-    for go in gone {
+    for drop_receiver in ways_to_drop {
         for held in 0..=2 {
             let (tx, rx) = channel::bounded(2);
             (0..held).for_each(|n| tx.send(n).unwrap());
             assert!(!tx.is_disconnected());
-            go(rx, &reactor);
+            drop_receiver(rx, &reactor);
             assert!(tx.is_disconnected());
             for _ in 0..3 {
                 // A full channel reports the disconnection, too.

@@ -167,11 +167,13 @@ impl AsFd for SwitchingFd {
 #[test]
 fn a_refused_change_keeps_interest_and_readiness() {
     let reactor = reactor();
-    let ((mut theirs, ours), (_other, stranger)) = (pair(), pair());
+    let ((mut theirs, ours), (_other, unregistered)) = (pair(), pair());
     for interest in [Interest::READABLE, Interest::BOTH] {
-        let two =
-            SwitchingFd([ours.try_clone().unwrap(), stranger.try_clone().unwrap()], Cell::new(0));
-        let fd = reactor.fd(two, interest).unwrap();
+        let switching = SwitchingFd(
+            [ours.try_clone().unwrap(), unregistered.try_clone().unwrap()],
+            Cell::new(0),
+        );
+        let fd = reactor.fd(switching, interest).unwrap();
         theirs.write_all(b"x").unwrap();
         assert!(ready(&reactor, &fd).is_readable());
         let known = fd.readiness();
@@ -441,19 +443,19 @@ fn a_reused_fd_number_gets_no_stale_event() {
     for round in 0..500u64 {
         let (mut theirs, ours) = pair();
         let number = ours.as_raw_fd();
-        let dying = reactor.fd(ours, Interest::READABLE).unwrap().with_key(round);
+        let old = reactor.fd(ours, Interest::READABLE).unwrap().with_key(round);
         let (_quiet, spare) = pair();
         theirs.write_all(b"x").unwrap();
         reactor.wait(&mut events).unwrap();
         assert_eq!(events.len(), 1);
         // A handler drops the source, and a new source gets its number.
-        drop(dying);
+        drop(old);
         let duplicate = spare.try_clone().unwrap();
         reused += u32::from(duplicate.as_raw_fd() == number);
-        let fresh = reactor.fd(duplicate, Interest::READABLE).unwrap();
+        let new = reactor.fd(duplicate, Interest::READABLE).unwrap();
         assert_eq!(events.iter().count(), 0, "the batch still has the dropped source's event");
         reactor.try_wait(&mut events).unwrap();
-        assert!(events.is_empty() && fresh.readiness().is_empty());
+        assert!(events.is_empty() && new.readiness().is_empty());
     }
     // The number is not reused in each round, because other tests open files, too.
     assert!(reused > 0 || cfg!(not(target_os = "linux")));

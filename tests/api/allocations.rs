@@ -1,9 +1,8 @@
-//! After warm-up nothing allocates. Every test does one family of operations often enough to be
-//! warm, and then again, counted.
+//! Checks that no operation allocates after warm-up. Each test repeats a group of operations until
+//! the reactor is warm, then repeats the group and counts allocations.
 //!
-//! The counter is the thread's own, so tests that run beside each other, and the other ends of
-//! channels, do not disturb. Warm means that the same number of timers, sources and messages was
-//! reached before.
+//! The counter belongs to the thread, so parallel tests and the other ends of channels do not
+//! disturb it. A warm reactor has held the same number of timers, sources and messages before.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -33,9 +32,9 @@ fn ticker(reactor: &Reactor, period: Duration) -> Ticker {
     reactor.every(period).expect("a period")
 }
 
-/// [`allocates_nothing`] in one of ten attempts, of an operation that may sleep. A busy machine
-/// keeps a thread from its first sleep for many rounds, and so from what that allocates. Returns
-/// the number of rounds.
+/// Checks [`allocates_nothing`] for an operation that may sleep, and accepts one success in ten
+/// attempts. Returns the number of rounds. A busy machine can delay a thread's first sleep, and
+/// with that sleep its allocations, for many rounds.
 #[track_caller]
 fn allocates_nothing_asleep(rounds: u64, mut operation: impl FnMut(u64)) -> u64 {
     for attempt in 1..=10 {
@@ -47,11 +46,11 @@ fn allocates_nothing_asleep(rounds: u64, mut operation: impl FnMut(u64)) -> u64 
             return end;
         }
     }
-    panic!("allocations in each of ten attempts");
+    panic!("each of ten attempts allocated");
 }
 
-/// [`allocates_nothing`], until the reactor has done what `count` counts: a thread that is kept
-/// from the CPU finds everything due, and needs no kernel for it.
+/// Repeats [`allocates_nothing`] until the counter `count` of the reactor grows. A thread without a
+/// CPU finds every timer due already, and then does not call the kernel.
 #[track_caller]
 fn allocates_nothing_until(
     reactor: &Reactor,
@@ -61,7 +60,10 @@ fn allocates_nothing_until(
 ) {
     let (begin, before) = (Instant::now(), count(reactor.stats()));
     while count(reactor.stats()) == before {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the reactor never slept");
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "the reactor's counter did not grow within a minute"
+        );
         allocates_nothing(rounds, &mut operation);
     }
 }
@@ -75,7 +77,7 @@ fn wakes(stats: Stats) -> u64 {
 }
 
 #[test]
-fn an_allocation_would_be_counted() {
+fn allocations_are_counted() {
     let before = allocations();
     let mut vec = black_box(Vec::<u64>::with_capacity(1));
     assert_eq!(allocations() - before, 1);
@@ -83,16 +85,16 @@ fn an_allocation_would_be_counted() {
     assert_eq!(allocations() - before, 2);
     let caught =
         std::panic::catch_unwind(|| allocates_nothing(1, |_| drop(black_box(Box::new(1)))));
-    assert!(caught.is_err(), "an operation that allocates passes");
+    assert!(caught.is_err(), "`allocates_nothing` accepted an operation that allocates");
 }
 
 #[test]
-fn reset() {
+fn timer_reset_allocates_nothing() {
     let reactor = reactor();
     let timers = far_timers(&reactor, 300);
     allocates_nothing(20, |round| {
         for (i, timer) in timers.iter().enumerate() {
-            // Later, earlier, equal and at once, in an order of its own for each round.
+            // Each round re-arms later, earlier, equally or to zero, in a new order.
             let d = FAR / ((i as u32 * 7 + round as u32) % 5 + 1);
             black_box(timer.reset(if i % 50 == 0 { Duration::ZERO } else { d }));
         }
@@ -101,7 +103,7 @@ fn reset() {
 }
 
 #[test]
-fn reset_at() {
+fn timer_reset_at_allocates_nothing() {
     let reactor = reactor();
     let timers = far_timers(&reactor, 300);
     let (base, instant) = (Time::now() + FAR, Instant::now() + FAR);
@@ -117,9 +119,9 @@ fn reset_at() {
     });
 }
 
-/// Two readings of a clock may be out of order by some ns.
+/// Two readings of a clock may be out of order by a few ns.
 #[test]
-fn arming_out_of_order_after_arming_in_order() {
+fn arming_out_of_order_allocates_nothing() {
     let (sim, reactor) = simulated();
     let timers: Vec<Timer> = (0..200).map(|_| reactor.timer()).collect();
     allocates_nothing(20, |round| {
@@ -135,7 +137,7 @@ fn arming_out_of_order_after_arming_in_order() {
 }
 
 #[test]
-fn stop_and_reset() {
+fn stop_and_reset_allocate_nothing() {
     let reactor = reactor();
     let timers = far_timers(&reactor, 300);
     allocates_nothing(20, |_| {
@@ -152,7 +154,7 @@ fn stop_and_reset() {
 }
 
 #[test]
-fn restart_and_reset_of_a_ticker() {
+fn ticker_restart_and_reset_allocate_nothing() {
     let reactor = reactor();
     let ticker = ticker(&reactor, FAR);
     allocates_nothing(2_000, |round| {
@@ -165,7 +167,7 @@ fn restart_and_reset_of_a_ticker() {
 }
 
 #[test]
-fn a_ticker_taken() {
+fn taking_ticks_allocates_nothing() {
     let (sim, reactor) = simulated();
     let tickers: Vec<Ticker> =
         (1..=64).map(|i| reactor.every(Duration::from_millis(i)).expect("a period")).collect();
@@ -182,7 +184,7 @@ fn a_ticker_taken() {
 }
 
 #[test]
-fn a_tick_through_the_kernel() {
+fn sleeping_until_a_tick_allocates_nothing() {
     let reactor = reactor();
     let ticker = ticker(&reactor, Duration::from_micros(200));
     allocates_nothing_until(&reactor, waits, 100, |_| {
@@ -192,7 +194,7 @@ fn a_tick_through_the_kernel() {
 }
 
 #[test]
-fn a_timer_through_the_kernel() {
+fn sleeping_until_a_timer_allocates_nothing() {
     let reactor = reactor();
     let timer = reactor.timer();
     allocates_nothing_until(&reactor, waits, 100, |_| {
@@ -202,7 +204,7 @@ fn a_timer_through_the_kernel() {
 }
 
 #[test]
-fn select_of_a_message() {
+fn select_of_a_message_allocates_nothing() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
     let (_other_tx, other) = reactor.channel::<u64>(64).expect("a channel");
@@ -221,7 +223,7 @@ fn select_of_a_message() {
 }
 
 #[test]
-fn ready_fds() {
+fn ready_fds_allocate_nothing() {
     let reactor = reactor();
     let pairs: Vec<_> = (0..20)
         .map(|key| {
@@ -248,7 +250,7 @@ fn ready_fds() {
 }
 
 #[test]
-fn callbacks_that_are_reset() {
+fn resetting_and_calling_callbacks_allocates_nothing() {
     let (sim, reactor) = simulated();
     let called = Rc::new(Cell::new(0));
     let callbacks: Vec<_> = (1..=64)
@@ -269,7 +271,7 @@ fn callbacks_that_are_reset() {
 }
 
 #[test]
-fn select_with_default() {
+fn select_with_default_allocates_nothing() {
     let reactor = reactor();
     let (_tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
     let timer = reactor.after(FAR);
@@ -285,7 +287,7 @@ fn select_with_default() {
 }
 
 #[test]
-fn select_with_a_timeout_through_the_kernel() {
+fn sleeping_until_a_select_timeout_allocates_nothing() {
     let reactor = reactor();
     let (_tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
     let heartbeat = ticker(&reactor, FAR);
@@ -299,13 +301,13 @@ fn select_with_a_timeout_through_the_kernel() {
 }
 
 #[test]
-fn a_sleep_ended_by_another_thread() {
+fn a_wake_up_from_another_thread_allocates_nothing() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<u64>(4).expect("a channel");
     let (ask, asked) = mpsc::sync_channel::<u64>(4);
     let sender = thread::spawn(move || {
         asked.iter().for_each(|n| {
-            thread::sleep(Duration::from_micros(300)); // so that the reactor mostly sleeps
+            thread::sleep(Duration::from_micros(300)); // gives the reactor time to sleep
             tx.send(n).expect("a receiver");
         });
     });
@@ -318,7 +320,7 @@ fn a_sleep_ended_by_another_thread() {
 }
 
 #[test]
-fn wait_and_try_wait_for_channels() {
+fn waiting_for_channels_allocates_nothing() {
     let reactor = reactor();
     let channels: Vec<_> = (0..300)
         .map(|key| {
@@ -346,7 +348,7 @@ fn wait_and_try_wait_for_channels() {
 }
 
 #[test]
-fn receiving_after_the_other_channels_are_gone() {
+fn receiving_after_dropping_other_channels_allocates_nothing() {
     let reactor = reactor();
     let make = || {
         let (tx, rx) = channel::bounded::<u64>(4);
@@ -364,7 +366,7 @@ fn receiving_after_the_other_channels_are_gone() {
     };
     let few = [0; 4].map(|_| make());
     for round in 0..3 {
-        // So many that a wait treats them in another way.
+        // So many channels make `wait` use its path for large sets.
         let others = [0; 20].map(|_| make());
         receive(&others);
         drop(others);
@@ -375,14 +377,14 @@ fn receiving_after_the_other_channels_are_gone() {
 }
 
 #[test]
-fn wait_with_priorities() {
+fn wait_with_priorities_allocates_nothing() {
     let reactor = reactor();
     let priorities = [Priority::High, Priority::Normal, Priority::Low].into_iter().cycle();
     let timers: Vec<Timer> = (0..300)
         .zip(priorities)
         .map(|(key, priority)| reactor.timer().with_key(key).with_priority(priority))
         .collect();
-    // Full batches, and one with room for all.
+    // The first two sizes fill each batch, and the last has room for all events.
     for room in [1, 7, 300] {
         let mut events = Events::with_capacity(room);
         allocates_nothing(20, |_| {
@@ -397,7 +399,7 @@ fn wait_with_priorities() {
 }
 
 #[test]
-fn wait_for_timers_through_the_kernel() {
+fn sleeping_until_many_timers_allocates_nothing() {
     let reactor = reactor();
     let timers: Vec<Timer> = (0..300).map(|key| reactor.timer().with_key(key)).collect();
     let mut events = Events::with_capacity(64);
@@ -417,7 +419,7 @@ fn wait_for_timers_through_the_kernel() {
 }
 
 #[test]
-fn wait_and_select_in_turns() {
+fn alternating_wait_and_select_allocates_nothing() {
     let reactor = reactor();
     let channels: Vec<_> =
         (0..200).map(|_| reactor.channel::<u64>(4).expect("a channel")).collect();
@@ -435,7 +437,7 @@ fn wait_and_select_in_turns() {
 }
 
 #[test]
-fn send_and_receive_on_one_thread() {
+fn send_and_receive_allocate_nothing() {
     let (tx, rx) = channel::bounded::<u64>(16);
     allocates_nothing(2_000, |round| {
         tx.try_send(round).expect("room");
@@ -450,7 +452,7 @@ fn send_and_receive_on_one_thread() {
 }
 
 #[test]
-fn a_full_or_empty_channel_and_its_timeouts() {
+fn timeouts_of_channel_calls_allocate_nothing() {
     let (tx, rx) = channel::bounded::<u64>(2);
     let soon = Duration::from_micros(100);
     allocates_nothing_asleep(20, |round| {
@@ -464,7 +466,7 @@ fn a_full_or_empty_channel_and_its_timeouts() {
 }
 
 #[test]
-fn an_inbox_received_from_without_a_turn() {
+fn inbox_try_recv_allocates_nothing() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<u64>(16).expect("a channel");
     allocates_nothing(2_000, |round| {
@@ -474,10 +476,10 @@ fn an_inbox_received_from_without_a_turn() {
     });
 }
 
-/// There and back through two bare channels, both ends of which block: the side that is counted
+/// Sends a message there and back through two bare channels whose ends both block. The counted side
 /// sends, sleeps and receives.
 #[test]
-fn a_blocking_receive() {
+fn a_blocking_receive_allocates_nothing() {
     let (to_other, other) = channel::bounded::<u64>(1);
     let (back, here) = channel::bounded::<u64>(1);
     let echo = thread::spawn(move || {
@@ -495,7 +497,7 @@ fn a_blocking_receive() {
 }
 
 #[test]
-fn a_blocking_send() {
+fn a_blocking_send_allocates_nothing() {
     let (tx, rx) = channel::bounded::<u64>(1);
     let slow = thread::spawn(move || {
         rx.iter().fold(0, |sum, n| {
@@ -509,7 +511,7 @@ fn a_blocking_send() {
 }
 
 #[test]
-fn timers_created_and_dropped_below_the_high_water_mark() {
+fn recreated_timers_allocate_nothing() {
     let reactor = reactor();
     let mut timers: Vec<Timer> = Vec::with_capacity(1_000);
     let mut tickers: Vec<Ticker> = Vec::with_capacity(1_000);
@@ -517,7 +519,7 @@ fn timers_created_and_dropped_below_the_high_water_mark() {
         timers.extend((0..1_000).map(|i| reactor.after(FAR / (i % 13 + 1))));
         tickers.extend((0..1_000).map(|_| ticker(&reactor, FAR)));
         assert_eq!(reactor.stats().live, 2_000);
-        // Dropped from either end, or some stopped before.
+        // Even rounds drop the timers from the front. Odd rounds stop and drop from the back.
         if round % 2 == 0 {
             timers.drain(..);
         }
@@ -531,7 +533,7 @@ fn timers_created_and_dropped_below_the_high_water_mark() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_turn_of_an_embedded_reactor() {
+fn embedded_turns_allocate_nothing() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<u64>(16).expect("a channel");
     let timer = reactor.after(FAR);
@@ -549,12 +551,12 @@ fn a_turn_of_an_embedded_reactor() {
 }
 
 #[test]
-fn an_unbounded_channel_below_its_high_water_mark() {
+fn a_warm_unbounded_channel_allocates_nothing() {
     let reactor = reactor();
     let (tx, rx) = channel::unbounded::<u64>();
     let inbox = reactor.register(rx).expect("an inbox");
     allocates_nothing(20, |round| {
-        // Fuller than ever in the warm-up only.
+        // Only the first round of the warm-up reaches the high-water mark.
         (0..1_000 - round).for_each(|n| tx.send(n).expect("a receiver"));
         for n in 0..1_000 - round {
             select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)) }
@@ -563,7 +565,7 @@ fn an_unbounded_channel_below_its_high_water_mark() {
 }
 
 #[test]
-fn an_unbounded_channel_allocates_seldom_when_it_grows() {
+fn a_growing_unbounded_channel_allocates_seldom() {
     let (tx, rx) = channel::unbounded::<u64>();
     let before = allocations();
     (0..1 << 16).for_each(|n| tx.send(n).expect("a receiver"));
@@ -573,7 +575,7 @@ fn an_unbounded_channel_allocates_seldom_when_it_grows() {
 }
 
 #[test]
-fn send_cases() {
+fn send_cases_allocate_nothing() {
     let reactor = reactor();
     let (tx, rx) = channel::bounded::<u64>(2);
     let outbox = reactor.register(tx).expect("an outbox");
@@ -589,7 +591,7 @@ fn send_cases() {
 }
 
 #[test]
-fn room_in_channels() {
+fn room_events_allocate_nothing() {
     let (_sim, reactor) = simulated();
     let channels: Vec<_> = (0..20)
         .map(|_| {
@@ -610,19 +612,22 @@ fn room_in_channels() {
 }
 
 #[test]
-fn a_rendezvous() {
+fn a_rendezvous_allocates_nothing() {
     let (tx, rx) = channel::bounded::<u64>(0);
-    // Who finds the other one waiting does not wait itself, and that may be so for all of the
-    // warm-up. (The receiver asks for what it needs in each call.)
-    assert!(tx.send_timeout(0, Duration::from_millis(1)).is_err(), "nobody is there to receive it");
+    // A party that finds the other one waiting does not sleep, perhaps throughout the warm-up. This
+    // send sleeps for certain. The receiver prepares its sleep in each call and needs no such help.
+    assert!(
+        tx.send_timeout(0, Duration::from_millis(1)).is_err(),
+        "no receiver waits for the message"
+    );
     let other =
         thread::spawn(move || allocates_nothing(500, |round| assert_eq!(rx.recv(), Ok(round))));
     allocates_nothing(500, |round| tx.send(round).expect("a receiver"));
-    other.join().expect("the receiver allocates nothing either");
+    other.join().expect("the receiver allocated");
 }
 
 #[test]
-fn a_set_of_cases() {
+fn a_select_set_allocates_nothing() {
     let reactor = reactor();
     let ends: Vec<_> = (0..100).map(|_| reactor.channel::<u64>(1).expect("a channel")).collect();
     let timer = reactor.after(FAR);
@@ -647,7 +652,7 @@ fn a_set_of_cases() {
 }
 
 #[test]
-fn a_select_with_the_end_of_a_context_and_asking_for_it() {
+fn selecting_and_checking_a_context_allocates_nothing() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(4).expect("a channel");
     let (context, _canceller) = Context::background().with_timeout(FAR);

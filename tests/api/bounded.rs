@@ -1,5 +1,5 @@
-//! Memory and turns are bounded, whatever other threads ask of a reactor. The bytes are those of
-//! the process, so most tests have one of their own.
+//! Checks that other threads cannot make a reactor's memory or turns grow without bound. The
+//! counted bytes belong to the process, so most tests run in their own process.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,14 +17,15 @@ use pollmux::{
 
 use support::{HOUR, allocations, alone, at, bytes, dog, frees, ms, simulated, turn};
 
-/// The bytes that `f` leaves allocated.
+/// Returns the number of bytes that `f` leaves allocated.
 fn growth(f: impl FnOnce()) -> isize {
     let before = live();
     f();
     live() - before
 }
 
-/// A reactor with a timer, and what asks for that from elsewhere.
+/// Returns a reactor with a timer, and the remote and the id to reach that timer from other
+/// threads.
 fn with_timer() -> (Reactor, Timer, Remote, TimerId) {
     let (_, reactor) = simulated();
     let timer = reactor.after(HOUR);
@@ -32,7 +33,7 @@ fn with_timer() -> (Reactor, Timer, Remote, TimerId) {
     (reactor, timer, remote, id)
 }
 
-/// Generous beside what one request takes.
+/// A bound in bytes that is far above the size of one request.
 const FLAT: isize = 64 << 10;
 
 #[test]
@@ -46,7 +47,7 @@ fn requests_for_one_timer_coalesce() {
         }
         remote.reset(id, HOUR * 2).unwrap();
     });
-    assert!(asked < FLAT, "{asked} bytes");
+    assert!(asked < FLAT, "{asked} bytes for the requests");
     turn(&reactor);
     assert_eq!(timer.deadline(), Some(reactor.now() + HOUR * 2));
 }
@@ -70,11 +71,11 @@ fn requests_of_many_threads_coalesce() {
             }
         });
     });
-    assert!(asked < FLAT, "{asked} bytes");
+    assert!(asked < FLAT, "{asked} bytes for the requests");
 }
 
 #[test]
-fn requests_are_done_while_other_threads_ask() {
+fn requests_are_applied_while_other_threads_ask() {
     alone!();
     let (sim, reactor) = simulated();
     let timers: Vec<_> = (0..3).map(|_| reactor.after(HOUR)).collect();
@@ -85,7 +86,7 @@ fn requests_are_done_while_other_threads_ask() {
         let askers: Vec<_> = (0..3)
             .map(|thread| {
                 let (ids, remote, turned) = (&ids, &remote, &turned);
-                // The last request of each thread is for a timer that nobody else asks about.
+                // The last request of each thread is for a timer that no other thread resets.
                 scope.spawn(move || {
                     for n in 0..20_000_u32 {
                         remote.stop(ids[n as usize % 3]).unwrap();
@@ -106,7 +107,7 @@ fn requests_are_done_while_other_threads_ask() {
     turn(&reactor);
     sim.advance(HOUR / 2);
     turn(&reactor);
-    // Each thread's own reset was the last one, or another thread's stop came after it.
+    // A timer has its thread's last deadline, or another thread stopped the timer afterwards.
     let deadlines: Vec<Option<Time>> = timers.iter().map(|timer| timer.deadline()).collect();
     assert!(
         deadlines.iter().enumerate().all(|(n, due)| due.is_none_or(|due| due == at(n as u64 + 1)))
@@ -119,7 +120,7 @@ fn requests_for_dead_timers_of_one_slot_coalesce() {
     alone!();
     let (_sim, reactor) = simulated();
     let remote = reactor.remote();
-    reactor.after(HOUR).id(); // the memory of a slot
+    reactor.after(HOUR).id(); // allocates the slot's memory
     let asked = growth(|| {
         for n in 0..ALL {
             let timer = reactor.after(HOUR);
@@ -128,11 +129,15 @@ fn requests_for_dead_timers_of_one_slot_coalesce() {
             if n % 2 == 0 { remote.stop(id).unwrap() } else { remote.reset(id, HOUR).unwrap() }
         }
     });
-    assert!(asked < FLAT, "{asked} bytes");
+    assert!(asked < FLAT, "{asked} bytes for the requests");
     let live = reactor.after(HOUR);
     remote.stop(live.id()).unwrap();
     turn(&reactor);
-    assert_eq!(reactor.stats().stale, ALL, "each request for a dropped timer counts");
+    assert_eq!(
+        reactor.stats().stale,
+        ALL,
+        "not every request for a dropped timer counted as stale"
+    );
     assert_eq!(live.deadline(), None);
 }
 
@@ -147,7 +152,7 @@ fn a_coalesced_stop_keeps_the_period_before_it() {
     turn(&reactor);
     assert_eq!(ticker.deadline(), None);
     assert_eq!(ticker.period(), ms(3));
-    // And a stop alone leaves it.
+    // Stops without a reset also keep the period.
     remote.stop(id).unwrap();
     remote.stop(id).unwrap();
     turn(&reactor);
@@ -158,7 +163,7 @@ fn a_coalesced_stop_keeps_the_period_before_it() {
 }
 
 #[test]
-fn requests_keep_their_order_with_closures_of_their_thread() {
+fn requests_and_posts_keep_their_threads_order() {
     alone!();
     let (reactor, _timer, remote, id) = with_timer();
     let seen: Arc<Mutex<Vec<Option<u64>>>> = Arc::default();
@@ -196,14 +201,14 @@ fn a_coalesced_stop_frees_a_detached_callback() {
     remote.stop(id).unwrap();
     remote.reset(id, ms(1)).unwrap();
     turn(&reactor);
-    assert!(!reactor.is_live(id), "the stop came first");
+    assert!(!reactor.is_live(id), "the stop did not free the callback");
     sim.advance(ms(2));
     turn(&reactor);
     assert_eq!((called.get(), reactor.stats().stale), (0, 1));
 }
 
 #[test]
-fn requests_after_the_reactors_drop_say_so() {
+fn requests_to_a_dropped_reactor_are_errors() {
     alone!();
     let (reactor, _timer, remote, id) = with_timer();
     remote.reset(id, HOUR).unwrap();
@@ -212,7 +217,7 @@ fn requests_after_the_reactors_drop_say_so() {
     assert_eq!(remote.stop(id), Err(pollmux::reactor::TimerError::Dead));
 }
 
-/// A reactor on a virtual clock with small batches.
+/// Returns a reactor on a virtual clock with small batches.
 fn with_batches(posts: usize, callbacks: usize) -> (Sim, Reactor) {
     let sim = Sim::new();
     let builder = Reactor::builder().post_batch(posts).callback_batch(callbacks);
@@ -220,7 +225,7 @@ fn with_batches(posts: usize, callbacks: usize) -> (Sim, Reactor) {
     (sim, reactor)
 }
 
-/// Posts `n` closures from another thread, and then does `last` there.
+/// Posts `n` closures from another thread, and then runs `last` there.
 fn post_from_elsewhere(
     remote: &Remote,
     n: usize,
@@ -257,7 +262,7 @@ fn a_turn_runs_one_batch_of_posts() {
 }
 
 #[test]
-fn a_loop_does_not_sleep_while_posts_are_left() {
+fn a_reactor_with_pending_posts_does_not_sleep() {
     alone!();
     let (_sim, reactor) = with_batches(10, 10);
     let (done, ran_at) = (Arc::default(), Arc::new(Mutex::new(None)));
@@ -270,7 +275,7 @@ fn a_loop_does_not_sleep_while_posts_are_left() {
     assert_eq!(*ran_at.lock().unwrap(), Some(Time::ZERO));
 }
 
-/// Receives a message in one of the ways; says if one has come.
+/// Receives a message in one of the [`WAYS`]. Returns true if a message came.
 type Receive = fn(&Reactor, &Inbox<()>) -> bool;
 
 const WAYS: [(&str, Receive); 7] = [
@@ -296,20 +301,20 @@ const WAYS: [(&str, Receive); 7] = [
 ];
 
 #[test]
-fn a_message_waits_for_the_posts_before_it() {
+fn posts_run_before_a_later_message_is_received() {
     alone!();
     for (way, receive) in WAYS {
         let (_sim, reactor) = with_batches(10, 10);
         let (tx, inbox) = reactor.channel(4).unwrap();
         let done = Arc::default();
         post_from_elsewhere(&reactor.remote(), 95, &done, || tx.send(()).unwrap());
-        assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+        assert!(receive(&reactor, &inbox), "{way}: the message was not received");
         assert_eq!(done.load(Ordering::Relaxed), 95, "{way}");
     }
 }
 
-/// Callbacks that count, and arm themselves with zero.
-fn zeroes(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
+/// Makes detached callbacks that count their calls and re-arm themselves with zero.
+fn callbacks_re_armed_to_zero(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
     let counts: Vec<Rc<Cell<u32>>> = (0..n).map(|_| Rc::default()).collect();
     for count in counts.clone() {
         let again = move |cx: &pollmux::CallbackContext<'_>| {
@@ -322,22 +327,22 @@ fn zeroes(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
 }
 
 #[test]
-fn a_call_behind_posts_calls_each_callback_once() {
+fn receiving_behind_posts_calls_each_callback_once() {
     alone!();
     for (way, receive) in WAYS {
         for callbacks in [3, 25] {
             let (_sim, reactor) = with_batches(10, 10);
-            let counts = zeroes(&reactor, callbacks);
+            let counts = callbacks_re_armed_to_zero(&reactor, callbacks);
             let (tx, inbox) = reactor.channel(4).unwrap();
             let done = Arc::default();
             post_from_elsewhere(&reactor.remote(), 295, &done, || tx.send(()).unwrap());
-            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            assert!(receive(&reactor, &inbox), "{way}: the message was not received");
             assert_eq!(done.load(Ordering::Relaxed), 295, "{way}");
             let seen: Vec<u32> = counts.iter().map(|count| count.get()).collect();
-            // Ways that wait go on with callbacks meanwhile.
+            // A receive that waits calls the callbacks again while waiting.
             let at_once = ["default", "try_wait of Select", "try_wait"].contains(&way);
             assert!(seen.iter().all(|&n| n == 1 || n > 1 && !at_once), "{way}: {seen:?}");
-            // The next turn goes on with them.
+            // The next turn calls the callbacks again.
             turn(&reactor);
             let called =
                 counts.iter().map(|count| count.get()).sum::<u32>() - seen.iter().sum::<u32>();
@@ -347,20 +352,20 @@ fn a_call_behind_posts_calls_each_callback_once() {
 }
 
 #[test]
-fn callbacks_put_off_behind_posts_are_no_rounds() {
+fn callbacks_behind_posts_do_not_advance_virtual_time() {
     alone!();
     let (_sim, reactor) = with_batches(1, 10);
-    let count = zeroes(&reactor, 1).remove(0);
+    let count = callbacks_re_armed_to_zero(&reactor, 1).remove(0);
     let (tx, inbox) = reactor.channel(4).unwrap();
     post_from_elsewhere(&reactor.remote(), 500, &Arc::default(), || tx.send(()).unwrap());
     assert!(reactor.try_recv(&inbox).unwrap().is_some());
     assert_eq!(count.get(), 1);
-    // Virtual time goes on only when callbacks have held it for a hundred rounds.
+    // Virtual time advances only after callbacks have delayed the advance for a hundred rounds.
     reactor.sleep_blocking(ms(1)).unwrap();
     assert!(count.get() >= 100, "{count:?} calls");
 }
 
-/// A post that posts itself again, from another thread.
+/// Posts a closure that posts itself again, from another thread.
 fn flood(remote: &Remote, count: &Arc<AtomicU64>) {
     let (again, counted) = (remote.clone(), count.clone());
     let post = move |_: &Handle| {
@@ -373,7 +378,7 @@ fn flood(remote: &Remote, count: &Arc<AtomicU64>) {
 }
 
 #[test]
-fn a_flood_of_posts_starves_nobody() {
+fn post_floods_starve_no_message_and_no_callback() {
     alone!();
     for (way, receive) in WAYS {
         let (sim, reactor) = with_batches(5, 5);
@@ -391,19 +396,19 @@ fn a_flood_of_posts_starves_nobody() {
             sim.advance(ms(1));
             tx.try_send(()).unwrap();
             let before = count.load(Ordering::Relaxed);
-            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            assert!(receive(&reactor, &inbox), "{way}: the message was not received");
             let posts = count.load(Ordering::Relaxed) - before;
-            // What was there, and a batch or two.
+            // 40 posts may run before the message, and a few batches of new posts.
             assert!(posts <= 60, "{way}: {posts} posts before the message");
             while inbox.try_recv().is_ok() {}
             turn(&reactor);
-            assert!(called.get() >= round, "{way}: the callback starves");
+            assert!(called.get() >= round, "{way}: the callback was not called");
         }
     }
 }
 
 #[test]
-fn a_flood_of_posts_starves_no_timer_and_no_fd() {
+fn post_floods_starve_no_timer_and_no_fd() {
     alone!();
     let (_dog, reactor) = (dog(), support::build(Reactor::builder().post_batch(5)));
     let remote = reactor.remote();
@@ -427,7 +432,7 @@ fn a_flood_of_posts_starves_no_timer_and_no_fd() {
 }
 
 #[test]
-fn a_flood_of_callbacks_starves_nobody() {
+fn callback_floods_starve_no_other_source() {
     alone!();
     for (way, receive) in WAYS {
         let (sim, reactor) = with_batches(10, 10);
@@ -447,20 +452,20 @@ fn a_flood_of_callbacks_starves_nobody() {
             sim.advance(ms(1));
             post_from_elsewhere(&reactor.remote(), 1, &done, || tx.try_send(()).unwrap());
             let before = count.get();
-            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            assert!(receive(&reactor, &inbox), "{way}: the message was not received");
             let calls = count.get() - before;
-            // Two batches at most in one turn.
+            // A turn calls at most two batches.
             assert!(calls <= 20, "{way}: {calls} callbacks before the message");
-            assert_eq!(done.load(Ordering::Relaxed), round, "{way}: the post starves");
+            assert_eq!(done.load(Ordering::Relaxed), round, "{way}: the post did not run");
             while inbox.try_recv().is_ok() {}
             turn(&reactor);
         }
-        assert!(timer.try_take().is_some(), "{way}: the timer starves");
+        assert!(timer.try_take().is_some(), "{way}: the timer did not fire");
     }
 }
 
 #[test]
-fn a_turn_calls_one_batch_of_callbacks_in_order() {
+fn a_turn_calls_one_ordered_batch_of_callbacks() {
     alone!();
     let (sim, reactor) = with_batches(10, 7);
     let order = Rc::new(std::cell::RefCell::new(Vec::new()));
@@ -477,7 +482,7 @@ fn a_turn_calls_one_batch_of_callbacks_in_order() {
 }
 
 #[test]
-fn a_sleep_ends_after_all_callbacks_that_were_due() {
+fn a_sleep_calls_all_due_callbacks_in_batches() {
     alone!();
     let (_sim, reactor) = with_batches(10, 7);
     let called = Rc::new(Cell::new(0));
@@ -491,7 +496,7 @@ fn a_sleep_ends_after_all_callbacks_that_were_due() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn an_embedded_fd_is_readable_while_posts_are_left() {
+fn pending_posts_keep_the_embedded_fd_readable() {
     alone!();
     let reactor = support::build(Reactor::builder().post_batch(10));
     let inner = reactor.embed().unwrap();
@@ -507,11 +512,11 @@ fn an_embedded_fd_is_readable_while_posts_are_left() {
     }
     assert_eq!(done.load(Ordering::Relaxed), 95);
     outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
-    assert_eq!(events.iter().count(), 0, "no work is left");
+    assert_eq!(events.iter().count(), 0, "the fd is readable although no work is left");
 }
 
 #[test]
-fn a_panic_in_a_batch_leaves_the_rest_to_the_next_turn() {
+fn posts_behind_a_panic_run_next_turn() {
     alone!();
     let (_sim, reactor) = with_batches(10, 10);
     let remote = reactor.remote();
@@ -524,7 +529,7 @@ fn a_panic_in_a_batch_leaves_the_rest_to_the_next_turn() {
 }
 
 #[test]
-fn try_post_refuses_beyond_the_limit_and_gives_back() {
+fn try_post_beyond_the_limit_returns_the_closure() {
     alone!();
     let reactor = Reactor::builder().post_limit(3).post_batch(2).build_with(Sim::new()).unwrap();
     let remote = reactor.remote();
@@ -533,10 +538,10 @@ fn try_post_refuses_beyond_the_limit_and_gives_back() {
     let refused = post(3).unwrap_err();
     assert!(refused.is_full() && matches!(refused, TryPostError::Full(_)), "{refused:?}");
     assert!(refused.to_string().contains("post_limit"), "{refused}");
-    refused.into_inner()(&reactor); // it is what was posted
-    remote.post(|_| {}).unwrap(); // no limit
+    refused.into_inner()(&reactor); // `into_inner` returns the posted closure
+    remote.post(|_| {}).unwrap(); // `post` has no limit
     turn(&reactor);
-    assert!(post(4).is_ok(), "two were run");
+    assert!(post(4).is_ok(), "the turn did not free two places");
     assert!(post(5).is_err());
     drop(reactor);
     let refused = post(6).unwrap_err();
@@ -544,13 +549,13 @@ fn try_post_refuses_beyond_the_limit_and_gives_back() {
     assert_eq!(std::io::Error::from(refused).kind(), std::io::ErrorKind::NotConnected);
 }
 
-/// The open fds of this process.
+/// Returns the number of open fds of this process.
 #[cfg(target_os = "linux")]
 fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Makes what outlives its reactor.
+/// Makes an object that outlives its reactor.
 #[cfg(target_os = "linux")]
 type Keep = fn(&Reactor) -> Box<dyn std::any::Any>;
 
@@ -624,9 +629,9 @@ fn a_dropped_reactor_keeps_no_fd_open() {
         let reactor = support::reactor();
         let kept = keep(&reactor);
         reactor.sleep_blocking(Duration::from_micros(10)).unwrap();
-        assert!(open_fds() > before, "{name}: a reactor has fds");
+        assert!(open_fds() > before, "{name}: the reactor opened no fd");
         drop(reactor);
-        assert_eq!(open_fds(), before, "{name}");
+        assert_eq!(open_fds(), before, "{name}: an fd is still open");
         drop(kept);
     }
 }
@@ -634,52 +639,50 @@ fn a_dropped_reactor_keeps_no_fd_open() {
 #[cfg(target_os = "linux")]
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_kept_embedding_keeps_only_its_own_fd() {
+fn an_embedding_without_reactor_keeps_one_fd() {
     alone!();
     let before = open_fds();
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     drop(reactor);
-    assert_eq!(open_fds(), before + 1, "the outer loop may still wait for it");
+    assert_eq!(open_fds(), before + 1, "the outer loop's fd must stay open");
     drop(inner);
     assert_eq!(open_fds(), before);
 }
 
-/// The bytes that are allocated now.
+/// Returns the number of bytes that are allocated now.
 fn live() -> isize {
     bytes() as isize
 }
 
-/// How often `f` allocates or frees on this thread.
+/// Counts the allocations and frees of `f` on this thread.
 fn calls(f: impl FnOnce()) -> u64 {
     let before = allocations() + frees();
     f();
     allocations() + frees() - before
 }
 
-/// Bytes that a memory may keep after a burst, by its documentation, and some more around it.
+/// The bytes that a buffer may keep after a burst (64 KiB, see its documentation), and 16 KiB for
+/// the allocations around it.
 const RETAINED: isize = (64 << 10) + (16 << 10);
-/// The same for the sources of a reactor: their records with three columns, and the timer queue.
+/// The same bound for the sources of a reactor: three columns of records, and the timer queue.
 const RETAINED_OF_SOURCES: isize = 4 * RETAINED;
 
 const BURST: u64 = 1 << 16;
 
-/// Checks that memory which was `before`, and `height` after a burst, is given back.
+/// Checks that a burst's memory is freed. `before` and `peak` are the bytes before and after the
+/// burst.
 #[track_caller]
-fn assert_given_back(before: isize, height: isize, way: &str) {
-    assert_down_to(RETAINED, before, height, way);
+fn assert_freed(before: isize, peak: isize, way: &str) {
+    assert_freed_down_to(RETAINED, before, peak, way);
 }
 
+/// Does the same as [`assert_freed`] with another bound.
 #[track_caller]
-fn assert_down_to(retained: isize, before: isize, height: isize, way: &str) {
+fn assert_freed_down_to(retained: isize, before: isize, peak: isize, way: &str) {
     let now = live();
-    assert!(height - before > 1 << 20, "{way}: the burst took {} bytes", height - before);
-    assert!(
-        now - before < retained,
-        "{way}: {} of {} bytes are kept",
-        now - before,
-        height - before
-    );
+    assert!(peak - before > 1 << 20, "{way}: the burst took only {} bytes", peak - before);
+    assert!(now - before < retained, "{way}: {} of {} bytes are kept", now - before, peak - before);
 }
 
 #[test]
@@ -688,7 +691,7 @@ fn a_bare_unbounded_channel_shrinks() {
     let before = live();
     let (tx, rx) = channel::unbounded();
     (0..BURST).for_each(|n| tx.send(n).unwrap());
-    let height = live();
+    let peak = live();
     assert!((0..BURST).all(|n| rx.try_recv() == Ok(n)));
     assert!(rx.try_recv().is_err());
     thread::sleep(ms(1_100));
@@ -697,7 +700,7 @@ fn a_bare_unbounded_channel_shrinks() {
         assert_eq!(rx.recv(), Ok(n));
         assert!(rx.try_recv().is_err());
     }
-    assert_given_back(before, height, "try_recv");
+    assert_freed(before, peak, "try_recv");
 }
 
 #[test]
@@ -706,7 +709,7 @@ fn a_blocked_receiver_lets_its_channel_shrink() {
     let before = live();
     let (tx, rx) = channel::unbounded();
     (0..BURST).for_each(|n| tx.send(n).unwrap());
-    let height = live();
+    let peak = live();
     thread::scope(|scope| {
         let receiver = scope.spawn(move || {
             let sum = rx.iter().map(|_: u64| 1_u64).sum::<u64>();
@@ -726,7 +729,7 @@ fn a_blocked_receiver_lets_its_channel_shrink() {
         drop(tx);
         let (rx, sum) = receiver.join().unwrap();
         assert_eq!(sum, BURST + 3);
-        assert_given_back(before, height, "recv");
+        assert_freed(before, peak, "recv");
         drop(rx);
     });
 }
@@ -740,7 +743,7 @@ fn a_registered_unbounded_channel_shrinks() {
         let inbox = reactor.register(rx).unwrap();
         let before = live();
         (0..BURST * 2).for_each(|_| tx.send(()).unwrap());
-        let height = live();
+        let peak = live();
         while inbox.try_recv().is_ok() {}
         reactor.sleep_blocking(ms(1)).unwrap();
         for _ in 0..5 {
@@ -749,7 +752,7 @@ fn a_registered_unbounded_channel_shrinks() {
             assert!(receive(&reactor, &inbox), "{way}");
             while inbox.try_recv().is_ok() {}
         }
-        assert_given_back(before, height, way);
+        assert_freed(before, peak, way);
     }
 }
 
@@ -762,12 +765,12 @@ fn a_sleeping_select_lets_its_channel_shrink() {
     let ticker = reactor.every(ms(400)).unwrap();
     let before = live();
     (0..BURST).for_each(|n| tx.send(n).unwrap());
-    let height = live();
+    let peak = live();
     (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
     for _ in 0..5 {
         select! { reactor; recv(inbox) -> _ => unreachable!(), recv(ticker) -> _ => {} }
     }
-    assert_given_back(before, height, "select!");
+    assert_freed(before, peak, "select!");
 }
 
 #[test]
@@ -778,7 +781,7 @@ fn a_channel_that_is_never_empty_shrinks() {
     let inbox = reactor.register(rx).unwrap();
     let before = live();
     (0..BURST).for_each(|n| tx.send(n).unwrap());
-    let height = live();
+    let peak = live();
     let mut received = 0;
     let mut receive = || {
         assert_eq!(inbox.try_recv(), Ok(received));
@@ -794,10 +797,11 @@ fn a_channel_that_is_never_empty_shrinks() {
         }
         sim.advance(ms(100));
     }
-    assert_given_back(before, height, "a flow");
+    assert_freed(before, peak, "a steady flow");
 }
 
-/// After a burst a quarter of it is used every 900 ms, so many times: no call of the allocator.
+/// After a burst, uses a quarter of its memory every 900 ms. The allocator must not be called
+/// meanwhile.
 fn keeps_memory(sim: &Sim, times: usize, mut burst: impl FnMut(u64)) {
     burst(BURST);
     let often = calls(|| {
@@ -809,11 +813,11 @@ fn keeps_memory(sim: &Sim, times: usize, mut burst: impl FnMut(u64)) {
             }
         }
     });
-    assert_eq!(often, 0, "a quarter is used every 900 ms");
+    assert_eq!(often, 0, "calls of the allocator while a quarter is used every 900 ms");
 }
 
 #[test]
-fn an_unbounded_channel_keeps_what_bursts_use() {
+fn an_unbounded_channel_keeps_memory_that_bursts_use() {
     alone!();
     let (sim, reactor) = simulated();
     let (tx, rx) = channel::unbounded();
@@ -826,7 +830,7 @@ fn an_unbounded_channel_keeps_what_bursts_use() {
 }
 
 #[test]
-fn small_memory_is_never_given_back() {
+fn small_buffers_are_never_freed() {
     alone!();
     let (sim, reactor) = simulated();
     let (tx, rx) = channel::unbounded();
@@ -866,7 +870,7 @@ fn the_mailbox_of_posts_shrinks() {
         let before = live();
         let done = Arc::default();
         (0..BURST).for_each(|_| remote.post(|_| {}).unwrap());
-        let height = live();
+        let peak = live();
         reactor.sleep_blocking(ms(1)).unwrap();
         if embedded {
             sim.advance(ms(1_000));
@@ -877,11 +881,11 @@ fn the_mailbox_of_posts_shrinks() {
             turn(&reactor);
             assert_eq!(done.load(Ordering::Relaxed), 3);
         }
-        assert_given_back(before, height, "posts");
+        assert_freed(before, peak, "posts");
     }
 }
 
-/// Makes sources that leave a large memory when they are dropped.
+/// Makes sources whose memory stays large when they are dropped.
 type Make = fn(&Reactor, u64) -> Box<dyn std::any::Any>;
 
 const SOURCES: [(&str, Make); 6] = [
@@ -913,10 +917,10 @@ const SOURCES: [(&str, Make); 6] = [
     }),
 ];
 
-/// Lets time pass in which the reactor turns in one of the ways.
-type Pass = fn(&Sim, &Reactor);
+/// Lets virtual time pass while the reactor turns, in one of three ways.
+type Passage = fn(&Sim, &Reactor);
 
-const PASS: [(&str, Pass); 3] = [
+const PASSAGES: [(&str, Passage); 3] = [
     ("sleeps", |_, reactor| {
         (0..30).for_each(|_| reactor.sleep_blocking(ms(100)).unwrap());
     }),
@@ -937,16 +941,16 @@ const PASS: [(&str, Pass); 3] = [
 fn the_memory_of_dropped_sources_shrinks() {
     alone!();
     for (name, make) in SOURCES {
-        for (way, pass) in PASS {
+        for (way, let_time_pass) in PASSAGES {
             let (sim, reactor) = simulated();
             let kept = reactor.after(HOUR * 2);
             let before = live();
             let sources = make(&reactor, support::rounds(BURST / 4));
-            let height = live();
+            let peak = live();
             drop(sources);
-            pass(&sim, &reactor);
-            assert_down_to(RETAINED_OF_SOURCES, before, height, &format!("{name}, {way}"));
-            // And it is as good as before.
+            let_time_pass(&sim, &reactor);
+            assert_freed_down_to(RETAINED_OF_SOURCES, before, peak, &format!("{name}, {way}"));
+            // New sources work as before.
             let again = make(&reactor, 1_000);
             assert_eq!(reactor.stats().live, if name == "inboxes" { 126 } else { 1_001 });
             drop((again, kept));
@@ -957,16 +961,16 @@ fn the_memory_of_dropped_sources_shrinks() {
 #[test]
 fn the_timer_queue_shrinks_when_timers_have_fired() {
     alone!();
-    for (way, pass) in PASS {
+    for (way, let_time_pass) in PASSAGES {
         let (sim, reactor) = simulated();
         let timers: Vec<_> = (0..BURST).map(|n| reactor.after(ms(n % 7))).collect();
-        let height = live();
+        let peak = live();
         reactor.sleep_blocking(ms(10)).unwrap();
         assert!(timers.iter().all(|timer| timer.try_take().is_some()));
-        pass(&sim, &reactor);
-        // 16 bytes each, and those of 64 KiB are kept.
-        let given_back = height - live();
-        assert!(given_back > 16 * BURST as isize - RETAINED, "{way}: {given_back}");
+        let_time_pass(&sim, &reactor);
+        // An entry has 16 bytes, and the queue keeps 64 KiB.
+        let freed = peak - live();
+        assert!(freed > 16 * BURST as isize - RETAINED, "{way}: only {freed} bytes were freed");
         for timer in &timers {
             timer.reset(ms(1));
         }
@@ -976,7 +980,7 @@ fn the_timer_queue_shrinks_when_timers_have_fired() {
 }
 
 #[test]
-fn sources_that_stay_survive_the_shrinking_of_others() {
+fn live_sources_survive_the_shrinking_of_others() {
     alone!();
     let (sim, reactor) = simulated();
     let mut timers: Vec<_> =
@@ -990,7 +994,7 @@ fn sources_that_stay_survive_the_shrinking_of_others() {
     });
     let before = reactor.sources().len();
     assert_eq!(before, timers.iter().flatten().count());
-    // New ones take the numbers of those that are gone, and never their ids.
+    // New timers take the slots of dropped timers, and never their ids.
     let new: Vec<_> = (0..BURST).map(|_| reactor.after(HOUR)).collect();
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(reactor.is_live(*id), kept(n), "{n}");
@@ -1017,7 +1021,7 @@ fn sources_of_frequent_bursts_keep_their_memory() {
 }
 
 #[test]
-fn a_real_reactor_gives_memory_back() {
+fn a_real_reactor_frees_burst_memory() {
     alone!();
     let reactor = support::reactor();
     let (remote, (tx, rx)) = (reactor.remote(), channel::unbounded::<u64>());
@@ -1026,7 +1030,7 @@ fn a_real_reactor_gives_memory_back() {
     let timers: Vec<_> = (0..BURST).map(|_| reactor.after(HOUR)).collect();
     (0..BURST).for_each(|n| tx.send(n).unwrap());
     (0..BURST).for_each(|_| remote.post(|_| {}).unwrap());
-    let height = live();
+    let peak = live();
     drop(timers);
     (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
     reactor.sleep_blocking(ms(1)).unwrap();
@@ -1038,10 +1042,10 @@ fn a_real_reactor_gives_memory_back() {
             recv(ticker) -> _ => tx.send(n).unwrap(),
         }
     }
-    assert_down_to(RETAINED_OF_SOURCES, before, height, "a ticker");
+    assert_freed_down_to(RETAINED_OF_SOURCES, before, peak, "a select loop");
 }
 
-/// Prints how long turns take under floods. Run it with `--ignored --nocapture`.
+/// Prints the durations of turns under floods. Run this measurement with `--ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn measure_turns_under_floods() {

@@ -1,6 +1,6 @@
-//! Callbacks: called on time and in order inside whatever waits, free to use the reactor as they
-//! like while they run, and each closure dropped exactly once. Time is virtual except where the
-//! kernel's timer or an outer loop is the point.
+//! Checks that callbacks run on time and in order in every kind of wait. A running callback may use
+//! the reactor, and each closure is dropped exactly once. Time is virtual, except where a test
+//! needs the kernel's timer or an outer loop.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -20,7 +20,7 @@ use support::{
     simulated, thread, turn,
 };
 
-/// What was called, in order.
+/// Records the calls, in order.
 #[derive(Clone, Debug, Default)]
 struct Log(Rc<RefCell<Vec<u64>>>);
 
@@ -33,13 +33,13 @@ impl Log {
         self.0.borrow_mut().push(n);
     }
 
-    /// A closure that notes `n`.
+    /// Returns a closure that notes `n`.
     fn noting(&self, n: u64) -> impl FnMut(&CallbackContext<'_>) + 'static {
         let log = self.clone();
         move |_| log.note(n)
     }
 
-    /// What was noted since the last time.
+    /// Checks and clears the notes.
     #[track_caller]
     fn expect(&self, expected: &[u64]) {
         assert_eq!(self.0.take(), expected);
@@ -49,10 +49,10 @@ impl Log {
 /// A callback that its own closure can reach.
 type Own = Rc<RefCell<Option<Callback>>>;
 
-/// A name, and something that waits for a timer.
+/// The name of a wait, and a function that waits for a timer.
 type Wait = (&'static str, fn(&Handle, &Timer));
 
-/// What waits for a timer, of every kind that there is.
+/// Every kind of wait for a timer.
 const WAITS: [Wait; 9] = [
     ("select!", |handle, timer| select! { handle; recv(timer) -> _ => {} }),
     (
@@ -91,23 +91,23 @@ const WAITS: [Wait; 9] = [
     ("polling", |handle, timer| {
         let mut events = Events::with_capacity(4);
         while events.is_empty() {
-            // A timeout as virtual time needs it to go on.
+            // Virtual time advances only in a wait with a timeout.
             handle.wait_timeout(&mut events, ms(1)).unwrap();
         }
         assert!(timer.stop());
     }),
 ];
 
-// When, and in which order.
+// Times and order of calls.
 
 #[test]
-fn callbacks_are_called_in_the_order_of_deadlines_and_equal_ones_in_the_order_of_arming() {
+fn callbacks_run_in_order_of_deadline_then_arming() {
     let (sim, reactor) = simulated();
     let log = Log::new();
     let deadlines = [5, 3, 6, 6, 1, 3, 1, 2, 6];
     let callbacks: Vec<_> =
         (0..).zip(deadlines).map(|(n, d)| reactor.call_after(ms(d), log.noting(n))).collect();
-    // Armed again: behind its equals.
+    // A callback that is armed again comes behind the others with the same deadline.
     assert!(callbacks[1].reset(ms(3)));
     assert!(callbacks[2].reset_at(at(6)));
     sim.advance(ms(5));
@@ -119,7 +119,7 @@ fn callbacks_are_called_in_the_order_of_deadlines_and_equal_ones_in_the_order_of
 }
 
 #[test]
-fn whatever_waits_calls_callbacks_on_time_and_goes_on_waiting() {
+fn every_wait_calls_callbacks_on_time_and_continues() {
     for (name, wait) in WAITS {
         let (sim, reactor) = simulated();
         let log = Log::new();
@@ -139,7 +139,7 @@ fn whatever_waits_calls_callbacks_on_time_and_goes_on_waiting() {
 }
 
 #[test]
-fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
+fn a_turn_without_a_wait_calls_due_callbacks() {
     type Turn = (&'static str, fn(&Handle));
     let turns: [Turn; 5] = [
         ("select! with default", turn),
@@ -168,7 +168,7 @@ fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
+fn embedded_turns_call_due_callbacks() {
     let _dog = dog();
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
@@ -178,7 +178,8 @@ fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
     let _at_once = reactor.call_after(ms(0), log.noting(0));
     let later = reactor.call_after(ms(5), log.noting(1));
     let due = later.deadline().unwrap();
-    // Wall time: the outer loop sleeps until the kernel's timer raises the fd.
+    // This test needs real time: the outer loop sleeps until the kernel's timer makes the fd
+    // readable.
     while log.0.borrow().len() < 2 {
         outer.wait(&mut events, None).unwrap();
         assert_eq!(inner.turn().unwrap(), 0);
@@ -186,31 +187,31 @@ fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
     log.expect(&[0, 1]);
     assert!(Time::now() >= due);
     outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
-    assert!(events.is_empty(), "nothing is left to do");
+    assert!(events.is_empty(), "the fd is readable although no work is left");
 }
 
 #[test]
-fn a_select_calls_them_before_it_looks_at_its_sources() {
+fn callbacks_run_before_a_select_polls_its_sources() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let sender = tx.clone();
     let callback = reactor.call_after(ms(0), move |_| sender.send(1).unwrap());
     select! { reactor;
         recv(inbox) -> n => assert_eq!(n, Ok(1)),
-        default => panic!("its message was not seen"),
+        default => panic!("the callback's message was not received"),
     }
-    // Also when there is something already.
+    // The callback also runs when a case is ready already.
     tx.send(0).unwrap();
     callback.reset(ms(0));
     select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(0)) }
     assert_eq!(inbox.try_recv(), Ok(1));
-    // And by a wait, which finds what they have made ready.
+    // A wait also finds sources that its callbacks made ready.
     callback.reset(ms(0));
     assert_eq!(ready_keys(&reactor), [inbox.key()]);
 }
 
 #[test]
-fn a_callback_is_never_early_by_the_wall_clock() {
+fn a_callback_is_never_early_in_real_time() {
     let reactor = support::reactor();
     let called = Rc::new(Cell::new(None));
     let call = called.clone();
@@ -218,7 +219,8 @@ fn a_callback_is_never_early_by_the_wall_clock() {
         call.set(Some(Instant::now()));
         assert!(Time::now() >= cx.scheduled() && cx.now() >= cx.scheduled());
     });
-    // Real time is the point: the kernel's timer and two conversions between clocks lie between.
+    // This test needs real time, because it covers the kernel's timer and two conversions between
+    // clocks.
     for nanos in [0, 1, 999, 30_000, 99_999, 500_001, 999_999, 1_000_001, 2_500_000] {
         let d = Duration::from_nanos(nanos);
         for _ in 0..5 {
@@ -240,7 +242,7 @@ fn a_callback_is_never_early_by_the_wall_clock() {
 }
 
 #[test]
-fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
+fn sleeping_takes_nothing_and_lasts_its_full_time() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let (timer, ticker) = (reactor.after(ms(1)), reactor.every(ms(1)).unwrap());
@@ -253,7 +255,7 @@ fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
         recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(1), 2)),
         default => panic!(),
     }
-    // Real time: never early.
+    // A sleep in real time is never too short.
     let reactor = support::reactor();
     for d in [0, 1, 1_000, 300_000, 1_000_001, 3_000_000].map(Duration::from_nanos) {
         let begin = Instant::now();
@@ -262,27 +264,27 @@ fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
     }
 }
 
-// What reset and stop say.
+// Results of reset and stop.
 
 #[test]
-fn stop_and_reset_say_whether_a_call_was_pending() {
+fn stop_and_reset_report_a_pending_call() {
     let (sim, reactor) = simulated();
     let log = Log::new();
     let callback = reactor.call_after(ms(1), log.noting(1));
     assert_eq!(callback.deadline(), Some(at(1)));
-    // Armed.
+    // The callback is armed.
     assert!(callback.reset(ms(5)) && callback.reset(ms(2)) && callback.reset_at(at(3)));
     assert_eq!(callback.deadline(), Some(at(3)));
     assert!(callback.stop());
-    // Stopped.
+    // The callback is stopped.
     assert_eq!((callback.stop(), callback.deadline()), (false, None));
     assert!(!callback.reset(ms(1)) && callback.stop() && !callback.reset_at(at(1)));
-    // Past its deadline, and not called for want of a turn.
+    // The deadline has passed, but no turn has called the callback.
     sim.advance(ms(2));
     assert!(callback.reset(ms(0)) && callback.stop());
     turn(&reactor);
     log.expect(&[]);
-    // Called.
+    // The callback was called.
     assert!(!callback.reset(ms(0)));
     turn(&reactor);
     log.expect(&[1]);
@@ -294,7 +296,7 @@ fn stop_and_reset_say_whether_a_call_was_pending() {
 }
 
 #[test]
-fn inside_its_own_call_none_is_pending() {
+fn a_callback_is_unarmed_during_its_own_call() {
     let (sim, reactor) = simulated();
     let own = Own::default();
     let (this, log) = (own.clone(), Log::new());
@@ -319,13 +321,13 @@ fn inside_its_own_call_none_is_pending() {
         turn(&reactor);
     }
     log.expect(&[1, 8]);
-    // What its second call has armed.
+    // The second call armed the callback again.
     assert!(own.borrow().as_ref().unwrap().stop());
     own.take();
 }
 
 #[test]
-fn one_reset_to_zero_in_its_own_call_is_due_next_turn_and_starves_nobody() {
+fn callbacks_re_armed_to_zero_run_every_turn() {
     let (_sim, reactor) = simulated();
     let log = Log::new();
     let (tx, inbox) = reactor.channel(4).unwrap();
@@ -338,8 +340,7 @@ fn one_reset_to_zero_in_its_own_call_is_due_next_turn_and_starves_nobody() {
         turn(&reactor);
         log.expect(&[0]);
     }
-    // Nobody waits in vain while it is due for ever: not a timer, not a channel, not another
-    // callback.
+    // A callback that is always due starves no timer, no channel and no other callback.
     let timer = reactor.after(ms(0));
     let _other = reactor.call_after(ms(0), log.noting(1));
     tx.send(7).unwrap();
@@ -353,8 +354,8 @@ fn one_reset_to_zero_in_its_own_call_is_due_next_turn_and_starves_nobody() {
 }
 
 #[test]
-fn one_reset_to_zero_in_its_own_call_does_not_keep_a_loop_from_its_deadline() {
-    // Real time: the virtual one stands still while something is due.
+fn callbacks_re_armed_to_zero_delay_no_deadline() {
+    // This test needs real time, because virtual time stands still while a callback is due.
     let reactor = support::reactor();
     let calls = Rc::new(Cell::new(0u64));
     let count = calls.clone();
@@ -366,12 +367,12 @@ fn one_reset_to_zero_in_its_own_call_does_not_keep_a_loop_from_its_deadline() {
         let before = (calls.get(), reactor.stats().turns);
         let timer = reactor.after(ms(1));
         wait(&reactor, &timer);
-        assert!(calls.get() > before.0, "{name}");
+        assert!(calls.get() > before.0, "{name}: the callback was not called");
     }
 }
 
 #[test]
-fn a_delay_counts_from_the_real_now_and_not_from_the_turns() {
+fn a_delay_counts_from_the_clocks_current_time() {
     let (sim, reactor) = simulated();
     let stale = reactor.now();
     sim.advance(ms(5));
@@ -381,7 +382,7 @@ fn a_delay_counts_from_the_real_now_and_not_from_the_turns() {
     sim.advance(ms(5));
     assert!(reactor.now() < sim.now() && callback.reset(ms(10)));
     assert_eq!(callback.deadline(), Some(at(20)));
-    // Inside a call that takes long.
+    // The callback resets itself after 3 ms of its own run time.
     let clock = sim.clone();
     let slow = reactor.call_after(ms(0), move |cx| {
         clock.advance(ms(3));
@@ -392,7 +393,7 @@ fn a_delay_counts_from_the_real_now_and_not_from_the_turns() {
     assert_eq!(slow.deadline(), Some(at(23)));
 }
 
-// What a callback may do.
+// Actions that a callback may take.
 
 #[test]
 fn a_callback_may_drop_itself() {
@@ -408,7 +409,7 @@ fn a_callback_may_drop_itself() {
             (cx.reset(ms(1)), cx.reset_at(at(2)), cx.stop(), cx.is_live(cx.id())),
             (false, false, false, false)
         );
-        // What it has captured is its own until it ends.
+        // The captured values live until the call ends.
         assert_eq!(Rc::strong_count(&held), 2);
     }));
     reactor.sleep_blocking(ms(5)).unwrap();
@@ -416,21 +417,24 @@ fn a_callback_may_drop_itself() {
 }
 
 #[test]
-fn a_callback_that_stops_drops_or_moves_another_one_due_with_it_keeps_it_from_being_called() {
-    type Deed = fn(&Own);
-    let deeds: [(&str, Deed, &[u64]); 4] = [
+fn a_callback_may_cancel_another_due_callback() {
+    type Action = fn(&Own);
+    let actions: [(&str, Action, &[u64]); 4] = [
         ("stop", |other| assert!(other.borrow().as_ref().unwrap().stop()), &[]),
         ("drop", |other| drop(other.take()), &[]),
         ("reset", |other| assert!(other.borrow().as_ref().unwrap().reset(ms(5))), &[7]),
         ("reset to zero", |other| assert!(other.borrow().as_ref().unwrap().reset(ms(0))), &[2]),
     ];
-    for (name, deed, called_at) in deeds {
+    for (name, action, called_at) in actions {
         let (sim, reactor) = simulated();
         let (log, other) = (Log::new(), Own::default());
         let (target, first) = (other.clone(), log.clone());
         let _first = reactor.call_at(at(1), move |cx| {
-            assert!(target.borrow().as_ref().unwrap().deadline().is_some(), "it is pending");
-            deed(&target);
+            assert!(
+                target.borrow().as_ref().unwrap().deadline().is_some(),
+                "the second callback is not armed"
+            );
+            action(&target);
             first.note(cx.stats().called);
         });
         let note = log.clone();
@@ -440,14 +444,14 @@ fn a_callback_that_stops_drops_or_moves_another_one_due_with_it_keeps_it_from_be
         let _last = reactor.call_at(at(1), log.noting(99));
         sim.advance(ms(2));
         turn(&reactor);
-        assert_eq!(log.0.take(), [1, 99], "{name}: in the same batch");
+        assert_eq!(log.0.take(), [1, 99], "{name}: calls in the same batch");
         reactor.sleep_blocking(ms(10)).unwrap();
         assert_eq!(log.0.take(), called_at, "{name}");
     }
 }
 
 #[test]
-fn a_callback_may_stop_a_timer_and_a_ticker_due_with_it() {
+fn a_callback_may_stop_other_due_sources() {
     let (sim, reactor) = simulated();
     let (timer, ticker) = (Rc::new(reactor.after(ms(1))), Rc::new(reactor.every(ms(1)).unwrap()));
     let (t, u) = (timer.clone(), ticker.clone());
@@ -464,7 +468,7 @@ fn a_callback_may_make_sources_and_other_callbacks() {
     let made = Rc::new(RefCell::new(Vec::new()));
     let (sources, note) = (made.clone(), log.clone());
     let _maker = reactor.call_after(ms(1), move |cx| {
-        // Enough for another chunk of slots and another block of the timer queue.
+        // 1,000 timers need another chunk of slots and another block of the timer queue.
         sources.borrow_mut().extend((0..1_000).map(|n| cx.after(ms(n + 1))));
         let (tx, inbox) = cx.channel(1).unwrap();
         tx.send(1).unwrap();
@@ -476,7 +480,7 @@ fn a_callback_may_make_sources_and_other_callbacks() {
     sim.advance(ms(1));
     turn(&reactor);
     log.expect(&[0]);
-    // One armed with zero is the next turn's.
+    // A callback armed with zero inside a call runs in the next turn.
     turn(&reactor);
     log.expect(&[1]);
     assert_eq!(reactor.stats().live, 1_000 + 2);
@@ -486,10 +490,10 @@ fn a_callback_may_make_sources_and_other_callbacks() {
     assert_eq!(ready_keys(&reactor).len(), 2);
 }
 
-// A select inside a callback.
+// Waits inside a callback.
 
 #[test]
-fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
+fn waits_inside_callbacks_sleep_and_call_no_callback() {
     for (name, wait) in WAITS.into_iter().filter(|(name, _)| *name != "polling") {
         let (driver, script) = scripted(&pollmux::Sim::new());
         let reactor = Reactor::with_driver(driver).unwrap();
@@ -501,8 +505,8 @@ fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
             let (before, slept) = (cx.stats(), sleeps.sleeps());
             wait(cx, &timer);
             assert_eq!(cx.now(), at(6));
-            // Once for what is due with us and was left, which has no say; once for the callback at
-            // 3; once for our own.
+            // Three events may end a sleep: the postponed callback at 1 ms, the callback at 3 ms,
+            // and the wait's own timer.
             let slept = sleeps.sleeps() - slept;
             assert!((1..=3).contains(&slept), "{name}: {slept} sleeps");
             assert!((cx.stats() - before).turns <= 1, "{name}");
@@ -519,7 +523,7 @@ fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
 }
 
 #[test]
-fn what_came_to_be_due_during_a_select_inside_a_callback_is_called_by_the_next_turn() {
+fn callbacks_due_in_nested_waits_run_next_turn() {
     for (name, wait) in WAITS {
         let (sim, reactor) = simulated();
         let log = Log::new();
@@ -531,7 +535,7 @@ fn what_came_to_be_due_during_a_select_inside_a_callback_is_called_by_the_next_t
         let (note, clock) = (log.clone(), sim.clone());
         let _meanwhile = reactor
             .call_at(at(3), move |_| note.note((clock.now() - Time::ZERO).as_millis() as u64));
-        // Far away: a loop that sleeps until then has left the callback behind.
+        // The timer is far away, so a loop that sleeps until then has forgotten the callback.
         let timer = reactor.at(at(1_000));
         wait(&reactor, &timer);
         assert_eq!(log.0.take(), [0, 5], "{name}");
@@ -539,7 +543,7 @@ fn what_came_to_be_due_during_a_select_inside_a_callback_is_called_by_the_next_t
 }
 
 #[test]
-fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
+fn a_callback_may_receive_in_nested_waits() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(8).unwrap();
     let inbox = Rc::new(inbox);
@@ -568,7 +572,7 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right() {
+fn nested_waits_in_embedded_turns_lose_no_callback() {
     support::exact("counts waits");
     let _dog = dog();
     let reactor = support::reactor();
@@ -581,7 +585,7 @@ fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right()
         let before = cx.stats();
         cx.sleep_blocking(ms(4)).unwrap();
         let during = cx.stats() - before;
-        assert!(during.waits <= 10, "spins: {during}");
+        assert!(during.waits <= 10, "the nested sleep spins: {during}");
         note.note(0);
     });
     let _meanwhile = reactor.call_after(ms(2), log.noting(1));
@@ -596,7 +600,7 @@ fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right()
 // Panics.
 
 #[test]
-fn a_panic_leaves_the_reactor_usable_and_the_next_turn_calls_the_others() {
+fn callbacks_behind_a_panic_run_next_turn() {
     for (name, wait) in WAITS {
         let (sim, reactor) = simulated();
         let log = Log::new();
@@ -609,7 +613,7 @@ fn a_panic_leaves_the_reactor_usable_and_the_next_turn_calls_the_others() {
         assert_eq!((panicking.deadline(), reactor.stats().called), (None, 2));
         turn(&reactor);
         assert_eq!((log.0.take(), sim.now()), (vec![1, 2], at(1)), "{name}");
-        // It can be armed again, and panics again.
+        // The panicking callback can be armed again.
         assert!(!panicking.reset(ms(1)));
         panics_with("in a callback", || wait(&reactor, &timer));
         assert_eq!(sim.now(), at(2), "{name}");
@@ -619,7 +623,7 @@ fn a_panic_leaves_the_reactor_usable_and_the_next_turn_calls_the_others() {
 }
 
 #[test]
-fn after_a_panic_a_wait_calls_the_others_before_it_sleeps() {
+fn callbacks_behind_a_panic_run_before_a_sleep() {
     for (name, wait) in WAITS {
         let (sim, reactor) = simulated();
         let log = Log::new();
@@ -634,7 +638,7 @@ fn after_a_panic_a_wait_calls_the_others_before_it_sleeps() {
 }
 
 #[test]
-fn a_panic_with_a_call_armed_again_keeps_that() {
+fn a_panic_keeps_the_new_deadline() {
     let (sim, reactor) = simulated();
     let panicking = reactor.call_after(ms(1), |cx| {
         cx.reset(ms(1));
@@ -648,7 +652,7 @@ fn a_panic_with_a_call_armed_again_keeps_that() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
+fn callbacks_behind_an_embedded_panic_still_run() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
@@ -661,11 +665,11 @@ fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
         let _behind = reactor.call_after(ms(0), log.noting(1));
         outer.wait(&mut events, None).unwrap();
         panics_with("in a callback", || drop(inner.turn()));
-        // The outer loop owes nothing but turns when the fd is readable: it must become so.
+        // The outer loop turns only when the fd is readable, so the fd must become readable.
         let mut turns = 0;
         let mut next = |inner: &pollmux::Embedded| {
             outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
-            assert!(!events.is_empty(), "{mode:?}: the fd stays quiet");
+            assert!(!events.is_empty(), "{mode:?}: the fd did not become readable");
             inner.turn().unwrap()
         };
         while log.0.borrow().is_empty() {
@@ -681,7 +685,7 @@ fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
+fn a_callback_may_turn_its_embedded_reactor() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
@@ -694,23 +698,23 @@ fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
         let mut calls = 0;
         let beat = reactor.call_after(ms(0), move |cx| {
             calls += 1;
-            again.turn().unwrap(); // callbacks do not interrupt each other
+            again.turn().unwrap(); // the nested turn calls no callback
             note.note(calls);
             if calls < 3 {
                 cx.reset(ms(1));
             } else {
-                sender.send(7).unwrap(); // the turn goes on, and the fd has to tell of this
+                sender.send(7).unwrap(); // the turn must make the fd readable for this message
             }
         });
         let _behind = reactor.call_after(ms(0), log.noting(100));
         let mut found = 0;
         while found == 0 {
             outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
-            assert!(!events.is_empty(), "{mode:?}: the fd stays quiet");
+            assert!(!events.is_empty(), "{mode:?}: the fd did not become readable");
             found = inner.turn().unwrap();
         }
         assert_eq!((log.0.take(), inbox.try_recv()), (vec![1, 100, 2, 3], Ok(7)), "{mode:?}");
-        // And it sleeps again: another thread's message is heard.
+        // The reactor sleeps again, and another thread's message wakes the outer loop.
         while !{
             outer.wait(&mut events, Some(ms(1))).unwrap();
             events.is_empty()
@@ -742,16 +746,16 @@ fn a_callback_may_drop_the_reactor() {
         let _due_with_it = handle.call_after(ms(1), log.noting(99));
         let timer = handle.after(ms(5));
         let ended = catch_unwind(AssertUnwindSafe(|| wait(&handle, &timer)));
-        assert!(ended.is_err(), "{name}: waiting must fail");
+        assert!(ended.is_err(), "{name}: the wait on a dropped reactor did not fail");
         assert_eq!(log.0.take(), [2], "{name}");
-        assert_eq!(Rc::strong_count(&token), 1, "{name}: the closure is dropped");
+        assert_eq!(Rc::strong_count(&token), 1, "{name}: the closure was not dropped");
         assert!(handle.is_closed() && !dropping.reset(ms(0)) && !dropping.stop());
     }
 }
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_callback_in_an_embedded_turn_may_drop_the_reactor() {
+fn an_embedded_callback_may_drop_the_reactor() {
     let reactor = support::reactor();
     let (inner, handle) = (reactor.embed().unwrap(), reactor.handle());
     let owned = Rc::new(RefCell::new(Some(reactor)));
@@ -761,7 +765,7 @@ fn a_callback_in_an_embedded_turn_may_drop_the_reactor() {
 }
 
 #[test]
-fn on_a_reactor_that_is_gone_callbacks_are_inert_and_closures_are_dropped_at_once() {
+fn a_dropped_reactors_callbacks_are_inert() {
     let (sim, reactor) = simulated();
     let token = Rc::new(());
     let held = [token.clone(), token.clone(), token.clone()];
@@ -772,7 +776,7 @@ fn on_a_reactor_that_is_gone_callbacks_are_inert_and_closures_are_dropped_at_onc
     let handle = reactor.handle();
     let id = detached.detach();
     drop(reactor);
-    assert_eq!(Rc::strong_count(&token), 1, "closures go with the reactor");
+    assert_eq!(Rc::strong_count(&token), 1, "the reactor's drop did not drop the closures");
     let late = token.clone();
     let late = handle.call_after(ms(0), move |_| drop(late.clone()));
     assert_eq!(Rc::strong_count(&token), 1);
@@ -796,15 +800,15 @@ fn on_a_reactor_that_is_gone_callbacks_are_inert_and_closures_are_dropped_at_onc
 }
 
 #[test]
-fn a_callback_with_a_handle_inside_leaks_nothing_when_the_reactor_goes() {
+fn reference_cycles_in_callbacks_end_with_their_reactor() {
     let (_, reactor) = simulated();
     let token = Rc::new(());
     let weak = Rc::downgrade(&token);
     let (handle, held) = (reactor.handle(), token);
     let own = Own::default();
     let this = own.clone();
-    // A circle of all that can be: the closure holds the reactor's handle, its own callback, and a
-    // timer.
+    // The closure is part of the largest possible cycle: it holds the reactor's handle, its own
+    // callback, and a timer.
     let timer = reactor.after(HOUR);
     *own.borrow_mut() = Some(reactor.call_after(HOUR, move |_| {
         let _all = (&handle, &held, &this, &timer);
@@ -814,7 +818,7 @@ fn a_callback_with_a_handle_inside_leaks_nothing_when_the_reactor_goes() {
     assert_eq!(reactor.stats().live, 2);
     drop(reactor);
     assert_eq!((weak.strong_count(), weak.upgrade()), (0, None));
-    // Likewise one that is left to the reactor.
+    // A detached closure that holds a handle is dropped, too.
     let (_, reactor) = simulated();
     let token = Rc::new(());
     let (handle, weak) = (reactor.handle(), Rc::downgrade(&token));
@@ -823,25 +827,25 @@ fn a_callback_with_a_handle_inside_leaks_nothing_when_the_reactor_goes() {
     assert_eq!(weak.strong_count(), 0);
 }
 
-// When closures are dropped.
+// Drops of closures.
 
-/// A reactor, how often the closure was dropped, and a callback in an hour with that closure, which
-/// first does `deed`.
-fn counted(deed: impl Fn(&CallbackContext<'_>) + 'static) -> (Reactor, Drops, Callback) {
+/// Returns a reactor, a counter of closure drops, and a callback in an hour with that closure. The
+/// closure runs `action` first.
+fn counted(action: impl Fn(&CallbackContext<'_>) + 'static) -> (Reactor, Drops, Callback) {
     let (_, reactor) = simulated();
     let drops = Drops::new();
     let (counted, seen) = (drops.message(), drops.clone());
     let callback = reactor.call_after(HOUR, move |cx| {
         let _counted = &counted;
-        deed(cx);
-        assert_eq!(seen.count(), 0, "dropped while it runs");
+        action(cx);
+        assert_eq!(seen.count(), 0, "the closure was dropped during its call");
     });
     (reactor, drops, callback)
 }
 
 #[test]
 fn a_closure_is_dropped_once_with_its_callback() {
-    // Armed, stopped, due, called, armed again.
+    // The states are armed, stopped, due, called, and armed again.
     let states: [fn(&Reactor, &Callback); 5] = [
         |_, _| {},
         |_, callback| assert!(callback.stop()),
@@ -865,14 +869,14 @@ fn a_closure_is_dropped_once_with_its_callback() {
         let (reactor, drops, callback) = counted(|_| {});
         reach(&reactor, &callback);
         drop(reactor);
-        assert_eq!(drops.count(), 1, "with the reactor");
+        assert_eq!(drops.count(), 1, "the reactor's drop did not drop the closure once");
         drop(callback);
         assert_eq!(drops.count(), 1);
     }
 }
 
 #[test]
-fn a_detached_closure_is_dropped_when_it_is_done() {
+fn a_detached_closure_is_dropped_after_its_call() {
     let (reactor, drops, callback) = counted(|_| {});
     let id = callback.detach();
     assert_eq!((drops.count(), reactor.is_live(id), reactor.stats().live), (0, true, 1));
@@ -884,7 +888,7 @@ fn a_detached_closure_is_dropped_when_it_is_done() {
 }
 
 #[test]
-fn a_detached_callback_that_arms_itself_stays_until_it_does_not() {
+fn a_detached_callback_lives_while_it_re_arms() {
     let left = Cell::new(3);
     let (reactor, drops, callback) = counted(move |cx| {
         left.set(left.get() - 1);
@@ -902,14 +906,14 @@ fn a_detached_callback_that_arms_itself_stays_until_it_does_not() {
 }
 
 #[test]
-fn a_detached_closure_is_dropped_when_it_is_stopped_by_its_id() {
+fn stop_timer_drops_a_detached_closure() {
     let (reactor, drops, callback) = counted(|_| {});
     let id = callback.detach();
     assert_eq!(reactor.reset_timer(id, HOUR * 2), Ok(true));
     assert_eq!((reactor.stop_timer(id), drops.count(), reactor.stats().live), (Ok(true), 1, 0));
     assert_eq!(reactor.stop_timer(id), Err(TimerError::Dead));
-    // Also when it is due already, in the same batch.
-    let (reactor, drops, callback) = counted(|_| panic!("it was stopped"));
+    // The callback is due already, in the same batch.
+    let (reactor, drops, callback) = counted(|_| panic!("a stopped callback was called"));
     callback.stop();
     let id = callback.id();
     let _first = reactor.call_after(HOUR, move |cx| assert_eq!(cx.stop_timer(id), Ok(true)));
@@ -920,7 +924,7 @@ fn a_detached_closure_is_dropped_when_it_is_stopped_by_its_id() {
 }
 
 #[test]
-fn a_callback_detached_with_nothing_pending_is_gone_at_once() {
+fn detaching_an_unarmed_callback_drops_it() {
     let (reactor, drops, callback) = counted(|_| {});
     callback.stop();
     let id = callback.detach();
@@ -928,7 +932,7 @@ fn a_callback_detached_with_nothing_pending_is_gone_at_once() {
 }
 
 #[test]
-fn a_callback_detached_in_its_own_call_is_gone_after_it_unless_it_is_armed() {
+fn detaching_inside_a_call_keeps_an_armed_callback() {
     for again in [false, true] {
         let own = Own::default();
         let this = own.clone();
@@ -951,7 +955,7 @@ fn a_callback_detached_in_its_own_call_is_gone_after_it_unless_it_is_armed() {
 }
 
 #[test]
-fn a_detached_callback_that_stops_what_it_has_armed_itself_is_gone_after_its_call() {
+fn a_detached_callback_may_stop_itself() {
     let (reactor, drops, callback) = counted(|cx| {
         cx.reset(HOUR);
         assert!(cx.stop() && cx.is_live(cx.id()));
@@ -962,7 +966,7 @@ fn a_detached_callback_that_stops_what_it_has_armed_itself_is_gone_after_its_cal
 }
 
 #[test]
-fn a_detached_callback_that_panics_is_gone() {
+fn a_detached_callback_is_dropped_when_it_panics() {
     let (reactor, drops, callback) = counted(|_| panic!("in a callback"));
     callback.detach();
     panics_with("in a callback", || reactor.sleep_blocking(HOUR).unwrap());
@@ -970,7 +974,7 @@ fn a_detached_callback_that_panics_is_gone() {
 }
 
 #[test]
-fn what_a_closure_has_captured_may_use_the_reactor_when_it_is_dropped() {
+fn dropped_captures_may_use_the_reactor() {
     struct Busy(Handle, Log, Option<Timer>);
     impl Drop for Busy {
         fn drop(&mut self) {
@@ -988,7 +992,7 @@ fn what_a_closure_has_captured_may_use_the_reactor_when_it_is_dropped() {
     log.expect(&[1, 0]);
     reactor.call_after(ms(0), closure(busy())).detach();
     turn(&reactor);
-    // In a call: the one it makes is called by the next turn.
+    // The drop happens in a call, so the next turn calls the new callback.
     log.expect(&[1]);
     turn(&reactor);
     log.expect(&[1]);
@@ -998,26 +1002,26 @@ fn what_a_closure_has_captured_may_use_the_reactor_when_it_is_dropped() {
 }
 
 #[test]
-fn a_firing_of_a_callback_whose_slot_is_anothers_by_now_touches_nobody() {
+fn a_callback_context_never_touches_a_reused_slot() {
     let (_sim, reactor) = simulated();
     let own = Own::default();
     let this = own.clone();
-    let heirs = Rc::new(RefCell::new(Vec::new()));
-    let made = heirs.clone();
+    let successors = Rc::new(RefCell::new(Vec::new()));
+    let made = successors.clone();
     *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
         drop(this.take());
-        let heir = cx.after(ms(100));
+        let successor = cx.after(ms(100));
         let slot = |id: pollmux::reactor::TimerId| {
             format!("{id:?}").rsplit_once('.').unwrap().0.to_owned()
         };
-        assert_eq!(slot(heir.id()), slot(cx.id()), "the slot is used again");
+        assert_eq!(slot(successor.id()), slot(cx.id()), "the new timer is in another slot");
         assert_eq!((cx.reset(ms(1)), cx.reset_at(at(1)), cx.stop()), (false, false, false));
-        assert_eq!((heir.deadline(), cx.is_live(cx.id())), (Some(at(101)), false));
-        made.borrow_mut().push(heir);
+        assert_eq!((successor.deadline(), cx.is_live(cx.id())), (Some(at(101)), false));
+        made.borrow_mut().push(successor);
     }));
     reactor.sleep_blocking(ms(5)).unwrap();
-    assert_eq!((heirs.borrow()[0].deadline(), reactor.stats().called), (Some(at(101)), 1));
-    // An heir that is a callback keeps its closure.
+    assert_eq!((successors.borrow()[0].deadline(), reactor.stats().called), (Some(at(101)), 1));
+    // If a callback takes the slot, the callback keeps its closure.
     let (own, log) = (Own::default(), Log::new());
     let (this, note) = (own.clone(), log.clone());
     *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
@@ -1027,10 +1031,10 @@ fn a_firing_of_a_callback_whose_slot_is_anothers_by_now_touches_nobody() {
     log.expect(&[1]);
 }
 
-// Many.
+// Many callbacks.
 
 #[test]
-fn ten_thousand_due_at_one_instant_are_called_in_order_a_bounded_number_a_turn() {
+fn a_turn_calls_bounded_batches_in_order() {
     const ALL: u64 = 10_000;
     let (sim, reactor) = simulated();
     let log = Log::new();
@@ -1041,34 +1045,34 @@ fn ten_thousand_due_at_one_instant_are_called_in_order_a_bounded_number_a_turn()
         let before = reactor.stats();
         turn(&reactor);
         let during = reactor.stats() - before;
-        // What the timer queue hands out at a time.
+        // The timer queue returns at most 4,096 entries at a time.
         assert!((1..=4_096).contains(&during.called), "{during}");
         (turns, seen) = (turns + 1, seen + during.called);
     }
     assert!((3..=10).contains(&turns), "{turns} turns");
-    assert!(log.0.take().into_iter().eq(0..ALL), "in another order");
+    assert!(log.0.take().into_iter().eq(0..ALL), "the calls are out of order");
 }
 
 #[test]
-fn ten_thousand_due_at_one_instant_are_all_called_by_one_wait() {
+fn one_wait_calls_ten_thousand_due_callbacks() {
     let (_sim, reactor) = simulated();
     let log = Log::new();
     let _callbacks: Vec<_> = (0..10_000).map(|n| reactor.call_at(at(5), log.noting(n))).collect();
     reactor.sleep_blocking(ms(6)).unwrap();
-    assert!(log.0.take().into_iter().eq(0..10_000), "in another order, or not all");
+    assert!(log.0.take().into_iter().eq(0..10_000), "calls are missing or out of order");
 }
 
 #[test]
-fn a_million_callbacks_made_and_dropped_leave_memory_flat() {
+fn a_million_dropped_callbacks_leak_nothing() {
     let (_sim, reactor) = simulated();
     let token = Rc::new(Cell::new(0u64));
     let others: Vec<_> = (1..=10).map(|n| reactor.call_after(HOUR * n, |_| {})).collect();
     let round = |n: u64| {
-        // An empty closure needs no memory: what is counted is the reactor's.
+        // An empty closure needs no memory, so only the reactor's memory is counted.
         drop(reactor.call_after(Duration::from_nanos(n * 7_919 % 1_000_000 + 1), |_| panic!()));
     };
     allocates_nothing(500_000, round);
-    // And one that is not empty needs it once, and gives it back.
+    // A closure with captures allocates once, and frees its memory.
     let before = allocations();
     for n in 0..10_000u64 {
         let held = token.clone();
@@ -1081,11 +1085,11 @@ fn a_million_callbacks_made_and_dropped_leave_memory_flat() {
 }
 
 #[test]
-fn a_million_resets_leave_memory_flat() {
+fn a_million_resets_allocate_nothing() {
     let (_sim, reactor) = simulated();
     let callbacks: Vec<_> = (0..100).map(|_| reactor.call_after(HOUR, |_| {})).collect();
     allocates_nothing(500_000, |n| {
-        // Later, earlier, stopped between.
+        // The resets move the deadline later and earlier. Some follow a stop.
         let callback = &callbacks[n as usize % 100];
         if n % 13 == 0 {
             assert!(callback.stop() && !callback.reset(HOUR));
@@ -1122,19 +1126,19 @@ fn reset_stop_and_call_allocate_nothing() {
         reactor.sleep_blocking(ms(1)).unwrap();
     });
     assert_eq!(calls.get(), 40 * 300);
-    // Through the kernel, too.
+    // The same holds for sleeps in the kernel.
     let reactor = support::reactor();
     let own = reactor.call_after(HOUR, |_| {});
     let mut sleeps = 0;
     let before = reactor.stats();
     allocates_nothing(50, |_| {
-        // Until it has slept: where the thread is kept from its core both times are over before
-        // that.
+        // Repeats until the reactor has slept. If the thread loses its core, both times are over
+        // before the sleep.
         let waits = reactor.stats().waits;
         while reactor.stats().waits == waits {
             own.reset(Duration::from_micros(100));
             reactor.sleep_blocking(Duration::from_micros(200)).unwrap();
-            turn(&reactor); // or at the very end of the sleep
+            turn(&reactor); // calls a callback that became due at the end of the sleep
             sleeps += 1;
         }
     });
@@ -1143,7 +1147,7 @@ fn reset_stop_and_call_allocate_nothing() {
 }
 
 #[test]
-fn callbacks_are_counted_and_never_reported_by_wait() {
+fn callbacks_are_counted_but_are_no_events() {
     let (sim, reactor) = simulated();
     let callback = reactor.call_after(ms(1), |_| {});
     sim.advance(ms(1));
@@ -1158,18 +1162,19 @@ fn callbacks_are_counted_and_never_reported_by_wait() {
 }
 
 #[test]
-fn a_callback_re_armed_with_zero_waits_though_another_was_stopped() {
+fn stopping_another_callback_keeps_one_call_per_turn() {
     let (_, reactor) = simulated();
     let calls = Rc::new(Cell::new(0));
-    let (called, stopped) = (calls.clone(), reactor.call_after(ms(0), |_| panic!("stopped")));
+    let (called, stopped) =
+        (calls.clone(), reactor.call_after(ms(0), |_| panic!("a stopped callback was called")));
     let stopped_id = stopped.id();
     let again = reactor.call_at(Time::ZERO, move |context| {
         called.set(called.get() + 1);
         context.reset(ms(0));
-        // It was due in this batch, which is shorter now.
+        // The stopped callback was due in this batch, so the batch is shorter now.
         let _ = context.handle().stop_timer(stopped_id);
     });
-    // A nested turn finds the one due that was armed again.
+    // A nested turn finds the re-armed callback due.
     let nested = reactor.call_after(ms(0), |context| assert_eq!(ready_keys(context.handle()), []));
     stopped.reset(ms(0));
     for turn in 1..=3 {
@@ -1182,13 +1187,13 @@ fn a_callback_re_armed_with_zero_waits_though_another_was_stopped() {
 }
 
 #[test]
-fn a_select_in_a_post_begins_no_turn() {
+fn a_wait_inside_a_post_begins_no_turn() {
     let (_, reactor) = simulated();
     let (calls, remote) = (Rc::new(Cell::new(0)), reactor.remote());
     let called = calls.clone();
     let again = reactor.call_after(ms(0), move |context| {
         called.set(called.get() + 1);
-        context.reset(ms(0)); // the next turn's
+        context.reset(ms(0)); // for the next turn
     });
     let posts = reactor.call_after(ms(0), move |_| {
         remote.post(|handle| assert_eq!(ready_keys(handle), [])).unwrap();
@@ -1201,7 +1206,7 @@ fn a_select_in_a_post_begins_no_turn() {
     drop(again);
 }
 
-/// `T` implements `Send` if and only if `A` cannot be inferred below.
+/// Implemented by every `T`. `A` can be inferred only if `T` is not `Send`.
 trait SendOrNot<A> {
     fn witness() {}
 }
@@ -1210,8 +1215,8 @@ impl<T: ?Sized> SendOrNot<()> for T {}
 impl<T: ?Sized + Send> SendOrNot<WhenSend> for T {}
 
 #[test]
-fn callbacks_and_firings_stay_on_their_thread() {
-    // Does not compile if one of them is Send: the impl to take would be ambiguous.
+fn callbacks_and_their_contexts_are_not_send() {
+    // If either type is `Send`, the two impls are ambiguous and the test does not compile.
     <Callback as SendOrNot<_>>::witness();
     <CallbackContext<'static> as SendOrNot<_>>::witness();
 }

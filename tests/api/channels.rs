@@ -1,5 +1,5 @@
-//! Bounded channels: order, endings, who gets a value back, timeouts, moving an end about, and that
-//! no wake-up is ever lost.
+//! Checks bounded channels: order, endings, timeouts, and moves of an end between reactors. No
+//! wake-up may be lost, and a refused value returns to its sender.
 
 use std::cell::Cell;
 use std::io;
@@ -17,7 +17,7 @@ use support::{
     HOUR, Random, Script, dog, ms, panic_text, rounds, scripted_reactor, thread, with_counted_wakes,
 };
 
-/// Checks that what comes from each producer is in order and complete.
+/// Checks that the messages of each producer are in order and complete.
 struct Order(Vec<u64>);
 
 impl Order {
@@ -26,7 +26,7 @@ impl Order {
     }
 
     #[track_caller]
-    fn see(&mut self, (producer, n): (usize, u64)) {
+    fn check(&mut self, (producer, n): (usize, u64)) {
         assert_eq!(
             n, self.0[producer],
             "a message of producer {producer} is lost, doubled or out of order"
@@ -40,7 +40,7 @@ impl Order {
     }
 }
 
-/// Starts `producers` threads that send `each` numbered messages and then go.
+/// Starts `producers` threads. Each thread sends `each` numbered messages and ends.
 fn produce(tx: Sender<(usize, u64)>, producers: usize, each: u64, pauses: bool) {
     for producer in 0..producers {
         let tx = tx.clone();
@@ -56,7 +56,7 @@ fn produce(tx: Sender<(usize, u64)>, producers: usize, each: u64, pauses: bool) 
     }
 }
 
-/// Counts how often each of some values was dropped.
+/// Counts the drops of each value.
 #[derive(Clone)]
 struct Drops(Arc<Vec<AtomicU32>>);
 
@@ -93,14 +93,14 @@ impl Drop for Counted {
 // Order.
 
 #[test]
-fn one_producer_is_received_in_order_whatever_the_capacity() {
+fn one_producers_messages_stay_in_order() {
     let _dog = dog();
     let each = rounds(250);
     for capacity in [1, 2, 3, 5, 64, 100] {
         let (tx, rx) = channel::bounded(capacity);
         produce(tx, 1, each, false);
         let mut order = Order::of(1);
-        rx.iter().for_each(|message| order.see(message));
+        rx.iter().for_each(|message| order.check(message));
         order.complete(each);
 
         let reactor = support::reactor();
@@ -108,21 +108,21 @@ fn one_producer_is_received_in_order_whatever_the_capacity() {
         produce(tx, 1, each, false);
         let mut order = Order::of(1);
         while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
-            order.see(message);
+            order.check(message);
         }
         order.complete(each);
     }
 }
 
 #[test]
-fn the_messages_of_each_of_many_producers_are_received_in_order() {
+fn each_producers_messages_stay_in_order() {
     let _dog = dog();
     let each = rounds(250);
     for capacity in [1, 3, 128] {
         let (tx, rx) = channel::bounded(capacity);
         produce(tx, 4, each, false);
         let mut order = Order::of(4);
-        rx.into_iter().for_each(|message| order.see(message));
+        rx.into_iter().for_each(|message| order.check(message));
         order.complete(each);
     }
 }
@@ -130,12 +130,15 @@ fn the_messages_of_each_of_many_producers_are_received_in_order() {
 // Endings.
 
 #[test]
-fn what_was_sent_is_drained_and_then_the_error_comes_for_ever() {
+fn a_receiver_drains_then_always_returns_the_error() {
     let (tx, rx) = channel::bounded(4);
     (0..4).for_each(|n| tx.send(n).unwrap());
     let other = tx.clone();
     drop(tx);
-    assert!(!rx.is_disconnected(), "a clone is left");
+    assert!(
+        !rx.is_disconnected(),
+        "the receiver is disconnected although a clone of the sender lives"
+    );
     drop(other);
     assert!(rx.is_disconnected() && rx.len() == 4);
     assert_eq!(
@@ -151,7 +154,7 @@ fn what_was_sent_is_drained_and_then_the_error_comes_for_ever() {
 }
 
 #[test]
-fn an_inbox_drains_and_then_gives_the_error_for_ever() {
+fn an_inbox_drains_then_always_returns_the_error() {
     let reactor = support::on(Sim::new());
     let (tx, inbox) = reactor.channel(4).unwrap();
     (0..3).for_each(|n| tx.send(n).unwrap());
@@ -163,29 +166,29 @@ fn an_inbox_drains_and_then_gives_the_error_for_ever() {
         select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
         select! { reactor;
             recv(inbox) -> got => assert_eq!(got, Err(RecvError)),
-            default => panic!("not ready"),
+            default => panic!("a disconnected inbox is not ready"),
         }
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
     }
 }
 
 #[test]
-fn a_receiver_that_is_gone_gives_every_value_back() {
+fn sends_to_a_dropped_receiver_return_the_value() {
     let reactor = support::on(Sim::new());
-    let gone: [fn(Receiver<u32>, &Reactor); 3] = [
+    let ways_to_drop: [fn(Receiver<u32>, &Reactor); 3] = [
         |rx, _| drop(rx),
         |rx, reactor| drop(reactor.register(rx).unwrap()),
         |rx, reactor| drop(reactor.register(rx).unwrap().into_inner()),
     ];
-    for go in gone {
+    for drop_receiver in ways_to_drop {
         for held in 0..=2 {
             let (tx, rx) = channel::bounded(2);
             (0..held).for_each(|n| tx.send(n).unwrap());
             assert!(!tx.is_disconnected());
-            go(rx, &reactor);
+            drop_receiver(rx, &reactor);
             assert!(tx.is_disconnected());
             for _ in 0..3 {
-                // Full or not: the receiver's end is the news.
+                // A full channel reports the disconnection, too.
                 assert_eq!(tx.send(7), Err(SendError(7)));
                 assert_eq!(tx.try_send(8), Err(TrySendError::Disconnected(8)));
                 assert_eq!(tx.send_timeout(9, HOUR), Err(SendTimeoutError::Disconnected(9)));
@@ -196,7 +199,7 @@ fn a_receiver_that_is_gone_gives_every_value_back() {
 }
 
 #[test]
-fn blocked_senders_get_their_values_back_when_the_receiver_goes() {
+fn dropping_the_receiver_returns_blocked_senders_values() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(1);
     tx.send(1_000).unwrap();
@@ -207,13 +210,15 @@ fn blocked_senders_get_their_values_back_when_the_receiver_goes() {
                 0 => tx.send(n).unwrap_err().into_inner(),
                 _ => match tx.send_timeout(n, Duration::MAX).unwrap_err() {
                     SendTimeoutError::Disconnected(n) => n,
-                    SendTimeoutError::Timeout(_) => panic!("an endless wait timed out"),
+                    SendTimeoutError::Timeout(_) => {
+                        panic!("a send with an endless timeout timed out")
+                    }
                 },
             })
         })
         .collect();
-    // Nothing says that a thread is blocked in `send`: give them time to be. Should one not be, it
-    // gets its value back all the same.
+    // Gives the threads time to block in `send`, which nothing reports. A thread that does not
+    // block yet gets its value back, too.
     thread::sleep(ms(60));
     drop(rx);
     let back: Vec<_> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();
@@ -221,15 +226,15 @@ fn blocked_senders_get_their_values_back_when_the_receiver_goes() {
 }
 
 #[test]
-fn every_value_is_dropped_once_in_every_ending() {
+fn every_ending_drops_each_value_once() {
     let endings: [fn(&Drops); 9] = [
-        // Received.
+        // The values are received.
         |drops| {
             let (tx, rx) = channel::bounded(3);
             (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
             assert_eq!(rx.try_iter().count(), 3);
         },
-        // Left behind, the receiver goes last.
+        // The values stay in the channel, and the receiver is dropped last.
         |drops| {
             let (tx, rx) = channel::bounded(3);
             (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
@@ -237,7 +242,8 @@ fn every_value_is_dropped_once_in_every_ending() {
             assert_eq!(drops.counts(), [0; 3]);
             drop(rx);
         },
-        // Left behind, the sender goes last: the values go with the receiver, not with the memory.
+        // The values stay in the channel, and the sender is dropped last. The receiver's drop drops
+        // the values.
         |drops| {
             let (tx, rx) = channel::bounded(3);
             (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
@@ -245,7 +251,8 @@ fn every_value_is_dropped_once_in_every_ending() {
             assert_eq!(drops.counts(), [1; 3]);
             drop(tx);
         },
-        // Given back: full, out of time, and disconnected.
+        // The values return to the sender: the channel is full, the timeout expires, or the
+        // receiver is dropped.
         |drops| {
             let (tx, rx) = channel::bounded(1);
             assert!(tx.try_send(drops.value(0)).is_ok());
@@ -262,7 +269,7 @@ fn every_value_is_dropped_once_in_every_ending() {
             assert!(tx.send(drops.value(1)).is_err_and(|e| e.into_inner().id == 1));
             assert!(tx.send_timeout(drops.value(2), HOUR).is_err_and(|e| e.into_inner().id == 2));
         },
-        // Some received, some left, over the end of the ring.
+        // Some values are received and some stay, and the ring wraps around.
         |drops| {
             let (tx, rx) = channel::bounded(2);
             assert!(tx.send(drops.value(0)).is_ok() && tx.send(drops.value(1)).is_ok());
@@ -270,7 +277,7 @@ fn every_value_is_dropped_once_in_every_ending() {
             assert!(tx.send(drops.value(2)).is_ok());
             drop((tx, rx));
         },
-        // In an inbox that is dropped.
+        // The inbox is dropped with values.
         |drops| {
             let reactor = support::on(Sim::new());
             let (tx, inbox) = reactor.channel(3).unwrap();
@@ -278,7 +285,7 @@ fn every_value_is_dropped_once_in_every_ending() {
             select! { reactor; recv(inbox) -> value => assert_eq!(value.unwrap().id, 0) }
             drop(inbox);
         },
-        // In an inbox whose reactor went first.
+        // The reactor is dropped before its inbox.
         |drops| {
             let reactor = support::on(Sim::new());
             let (tx, inbox) = reactor.channel(3).unwrap();
@@ -288,7 +295,7 @@ fn every_value_is_dropped_once_in_every_ending() {
             assert_eq!(inbox.try_recv().map(|value| value.id), Ok(0));
             drop(inbox);
         },
-        // In a registration that failed.
+        // The registration fails.
         |drops| {
             let reactor = support::on(Sim::new());
             let handle = reactor.handle();
@@ -308,7 +315,7 @@ fn every_value_is_dropped_once_in_every_ending() {
 }
 
 #[test]
-fn every_value_is_dropped_once_when_the_receiver_goes_amid_the_sending() {
+fn dropping_the_receiver_amid_sends_drops_values_once() {
     let _dog = dog();
     let (senders, each) = (3, 40);
     for round in 0..rounds(50) as usize {
@@ -341,9 +348,9 @@ fn every_value_is_dropped_once_when_the_receiver_goes_amid_the_sending() {
 
 // Room.
 
-/// Go test/chan/nonblock.go, too: a buffered channel that was received from has room at once.
+/// A receive from a full channel makes room at once. Compare test/chan/nonblock.go of Go.
 #[test]
-fn a_recv_from_a_full_channel_lets_the_next_try_send_succeed() {
+fn a_recv_makes_room_for_try_send() {
     for capacity in [1, 2, 3, 7, 64] {
         let (tx, rx) = channel::bounded(capacity);
         (0..capacity).for_each(|n| tx.try_send(n).unwrap());
@@ -356,14 +363,14 @@ fn a_recv_from_a_full_channel_lets_the_next_try_send_succeed() {
 }
 
 #[test]
-fn a_recv_lets_the_next_try_send_of_another_thread_succeed() {
+fn a_recv_makes_room_for_another_thread() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(1);
     let (go, gone) = channel::bounded::<()>(1);
     let _sender = support::aside(move || {
         for n in 0..500 {
             gone.recv().unwrap();
-            // What the other thread received before it said so has left room, for sure.
+            // The receiver took the last message before it sent `go`, so the channel has room.
             tx.try_send(n).unwrap();
         }
     });
@@ -381,7 +388,7 @@ fn a_recv_wakes_a_blocked_sender() {
         let (tx, rx) = channel::bounded(1);
         tx.send(0).unwrap();
         let sender = thread::spawn(move || (1..4).for_each(|n| tx.send(n).unwrap()));
-        // Time for the sender to block: only then it is woken, otherwise it just goes on.
+        // Gives the sender time to block, so that the receive must wake it up.
         thread::sleep(ms(30));
         if registered {
             let inbox = reactor.register(rx).unwrap();
@@ -390,7 +397,7 @@ fn a_recv_wakes_a_blocked_sender() {
                     thread::yield_now();
                 }
                 select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
-                thread::sleep(ms(5)); // so that it blocks again
+                thread::sleep(ms(5)); // gives the sender time to block again
             }
         } else {
             for n in 0..4 {
@@ -403,7 +410,7 @@ fn a_recv_wakes_a_blocked_sender() {
 }
 
 #[test]
-fn many_blocked_senders_all_get_through_one_slot() {
+fn blocked_senders_all_pass_through_one_slot() {
     let _dog = dog();
     for registered in [false, true] {
         let (tx, rx) = channel::bounded(1);
@@ -414,17 +421,17 @@ fn many_blocked_senders_all_get_through_one_slot() {
             let reactor = support::reactor();
             let inbox = reactor.register(rx).unwrap();
             while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
-                order.see(message);
+                order.check(message);
             }
         } else {
-            rx.iter().for_each(|message| order.see(message));
+            rx.iter().for_each(|message| order.check(message));
         }
         order.complete(each);
     }
 }
 
 #[test]
-fn senders_that_give_up_take_nobody_elses_call() {
+fn timed_out_senders_take_no_others_wake_up() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(1);
     let (patient, each) = (4, 300);
@@ -438,7 +445,9 @@ fn senders_that_give_up_take_nobody_elses_call() {
                 match tx.send_timeout((patient, 0), Duration::from_micros(random.below(60))) {
                     Ok(()) => sent.fetch_add(1, Ordering::Relaxed),
                     Err(SendTimeoutError::Timeout(_)) => 0,
-                    Err(SendTimeoutError::Disconnected(_)) => panic!("the receiver is there"),
+                    Err(SendTimeoutError::Disconnected(_)) => {
+                        panic!("the receiver is disconnected")
+                    }
                 };
             }
         });
@@ -450,7 +459,7 @@ fn senders_that_give_up_take_nobody_elses_call() {
         if producer == patient {
             impatient += 1;
         } else {
-            order.see((producer, n));
+            order.check((producer, n));
         }
         random.pause();
     }
@@ -473,13 +482,13 @@ fn a_timeout_is_never_early() {
         assert_eq!(full.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1)));
         assert!(start.elapsed() >= timeout, "send: {:?} for {timeout:?}", start.elapsed());
     }
-    // A timeout leaves nothing behind.
+    // A timeout leaves the channel unchanged.
     tx.send(5).unwrap();
     assert_eq!(rx.recv_timeout(Duration::ZERO), Ok(5));
 }
 
 #[test]
-fn a_timeout_is_not_spent_when_nothing_has_to_be_waited_for() {
+fn a_ready_channel_ignores_the_timeout() {
     let (tx, rx) = channel::bounded(1);
     for timeout in [Duration::ZERO, HOUR, Duration::MAX] {
         assert_eq!(tx.send_timeout(3, timeout), Ok(()));
@@ -488,17 +497,17 @@ fn a_timeout_is_not_spent_when_nothing_has_to_be_waited_for() {
 }
 
 #[test]
-fn a_huge_timeout_waits_for_ever_and_does_not_overflow() {
+fn a_huge_timeout_never_expires() {
     let _dog = dog();
     for timeout in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 40)] {
         let (tx, rx) = channel::bounded(1);
         let sender = thread::spawn(move || {
-            thread::sleep(ms(15)); // so that the receiver sleeps first
+            thread::sleep(ms(15)); // gives the receiver time to sleep
             tx.send(1).unwrap();
             tx.send_timeout(2, timeout).unwrap();
         });
         assert_eq!(rx.recv_timeout(timeout), Ok(1));
-        thread::sleep(ms(15)); // so that the sender, if it has found no room, sleeps
+        thread::sleep(ms(15)); // gives the sender time to sleep if the channel is full
         assert_eq!(rx.recv_timeout(timeout), Ok(2));
         sender.join().unwrap();
         assert_eq!(rx.recv_timeout(timeout), Err(RecvTimeoutError::Disconnected));
@@ -506,18 +515,18 @@ fn a_huge_timeout_waits_for_ever_and_does_not_overflow() {
         let (tx, rx) = channel::bounded(1);
         tx.send(0).unwrap();
         let sender = thread::spawn(move || tx.send_timeout(1, timeout));
-        thread::sleep(ms(15)); // so that it blocks
+        thread::sleep(ms(15)); // gives the sender time to block
         assert_eq!((rx.recv(), rx.recv()), (Ok(0), Ok(1)));
         assert_eq!(sender.join().unwrap(), Ok(()));
     }
 }
 
 #[test]
-fn what_comes_in_time_ends_a_wait_with_a_timeout() {
+fn a_message_ends_a_wait_with_a_timeout() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(1);
     thread::spawn(move || {
-        thread::sleep(ms(10)); // the receiver sleeps by then
+        thread::sleep(ms(10)); // gives the receiver time to sleep
         tx.send(4)
     });
     assert_eq!(rx.recv_timeout(HOUR), Ok(4));
@@ -527,7 +536,7 @@ fn what_comes_in_time_ends_a_wait_with_a_timeout() {
 // Iterators and counts.
 
 #[test]
-fn iterators_end_where_they_should() {
+fn iterators_stop_when_empty_or_disconnected() {
     let (tx, rx) = channel::bounded(8);
     assert_eq!(rx.try_iter().next(), None);
     (0..5).for_each(|n| tx.send(n).unwrap());
@@ -535,7 +544,7 @@ fn iterators_end_where_they_should() {
     assert_eq!((now.next(), now.next()), (Some(0), Some(1)));
     assert_eq!(rx.try_iter().collect::<Vec<_>>(), [2, 3, 4]);
     tx.send(5).unwrap();
-    assert_eq!(now.next(), Some(5), "it looks again when asked again");
+    assert_eq!(now.next(), Some(5), "the iterator did not poll the channel again");
     (6..9).for_each(|n| tx.send(n).unwrap());
     drop(tx);
     let mut seen = Vec::new();
@@ -557,22 +566,23 @@ fn iterators_end_where_they_should() {
 }
 
 #[test]
-fn a_capacity_is_exact_and_both_ends_count_the_same() {
+fn both_ends_report_the_same_exact_counts() {
     let reactor = support::on(Sim::new());
     for capacity in (1..=20).chain([100, 1_000]) {
         let (tx, rx) = channel::bounded(capacity);
         let inbox = reactor.register(rx).unwrap();
         let check = |held: usize| {
-            let what = (tx.len(), tx.is_empty(), tx.is_full(), tx.capacity(), tx.is_disconnected());
-            assert_eq!(what, (held, held == 0, held == capacity, Some(capacity), false));
-            let what = (
+            let state =
+                (tx.len(), tx.is_empty(), tx.is_full(), tx.capacity(), tx.is_disconnected());
+            assert_eq!(state, (held, held == 0, held == capacity, Some(capacity), false));
+            let state = (
                 inbox.len(),
                 inbox.is_empty(),
                 inbox.is_full(),
                 inbox.capacity(),
                 inbox.is_disconnected(),
             );
-            assert_eq!(what, (held, held == 0, held == capacity, Some(capacity), false));
+            assert_eq!(state, (held, held == 0, held == capacity, Some(capacity), false));
         };
         for _lap in 0..3 {
             for held in 0..capacity {
@@ -586,7 +596,7 @@ fn a_capacity_is_exact_and_both_ends_count_the_same() {
                 check(capacity - taken - 1);
             }
             assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
-            // The next lap begins in the middle of the ring.
+            // Makes the next lap begin in the middle of the ring.
             tx.try_send(7).unwrap();
             assert_eq!(inbox.try_recv(), Ok(7));
         }
@@ -602,7 +612,7 @@ fn a_capacity_is_exact_and_both_ends_count_the_same() {
 }
 
 #[test]
-fn counts_stay_within_the_capacity_while_others_send() {
+fn counts_never_exceed_the_capacity() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(3);
     let each = rounds(1_250);
@@ -615,10 +625,10 @@ fn counts_stay_within_the_capacity_while_others_send() {
     assert!(rx.is_empty() && tx.is_empty());
 }
 
-// Messages of all kinds.
+// Types of messages.
 
 #[test]
-fn messages_may_have_any_size_and_need_no_clone() {
+fn messages_of_any_size_need_no_clone() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(3);
     (0..3).for_each(|_| tx.try_send(()).unwrap());
@@ -649,7 +659,7 @@ fn messages_may_have_any_size_and_need_no_clone() {
 }
 
 #[test]
-fn a_channel_goes_through_a_channel() {
+fn channels_can_be_sent_through_channels() {
     let _dog = dog();
     let (tx, rx) = channel::bounded::<(u32, Sender<u32>)>(1);
     let server =
@@ -661,7 +671,7 @@ fn a_channel_goes_through_a_channel() {
     }
     drop(tx);
     server.join().unwrap();
-    // A receiver may go through, too, and with messages in it.
+    // A receiver with messages in it may be a message, too.
     let (tx, rx) = channel::bounded::<Receiver<u32>>(1);
     let (inner, end) = channel::bounded(2);
     inner.send(3).unwrap();
@@ -671,10 +681,10 @@ fn a_channel_goes_through_a_channel() {
 }
 
 #[test]
-fn the_ends_are_what_threads_need() {
+fn channel_ends_are_send_and_senders_sync() {
     fn sender<T: Send + Sync + Clone + std::fmt::Debug + 'static>(_: &T) {}
     fn receiver<T: Send + std::fmt::Debug + 'static>(_: &T) {}
-    // A message that is `Send` is enough: it need not be `Sync` or `Clone`.
+    // A message must be `Send`, and need not be `Sync` or `Clone`.
     let (tx, rx) = channel::bounded::<Cell<u8>>(1);
     sender(&tx);
     receiver(&rx);
@@ -683,7 +693,7 @@ fn the_ends_are_what_threads_need() {
 }
 
 #[test]
-fn errors_say_what_happened_whatever_the_message() {
+fn channel_errors_describe_themselves_for_any_message_type() {
     struct NotDebug;
     let (tx, rx) = channel::bounded(1);
     tx.send(NotDebug).unwrap();
@@ -703,9 +713,9 @@ fn errors_say_what_happened_whatever_the_message() {
     assert_ne!(TryRecvError::Empty.to_string(), TryRecvError::Disconnected.to_string());
 }
 
-/// Go test/fixedbugs/bug273.go, too: makechan out of range.
+/// Compare test/fixedbugs/bug273.go of Go: makechan out of range.
 #[test]
-fn a_capacity_that_cannot_be_panics_and_says_so() {
+fn an_impossible_capacity_panics_with_the_number() {
     for capacity in [usize::MAX, usize::MAX / 2] {
         let bytes = panic_text(|| drop(channel::bounded::<u8>(capacity)));
         let words = panic_text(|| drop(channel::bounded::<u64>(capacity)));
@@ -717,10 +727,10 @@ fn a_capacity_that_cannot_be_panics_and_says_so() {
     assert!(text.contains("pollmux") && text.contains("memory"), "{text}");
 }
 
-/// The messages tell the two checks apart, so nothing is allocated for this.
+/// The two checks have different messages, so this test needs no allocation.
 #[test]
 #[cfg(target_pointer_width = "64")]
-fn the_largest_capacity_is_one_less_than_2_to_the_47() {
+fn capacities_above_the_maximum_panic() {
     let panics =
         |capacity: usize| panic_text(|| drop(channel::bounded::<[u64; 1 << 20]>(capacity)));
     let most = (1 << 47) - 1;
@@ -732,29 +742,32 @@ fn the_largest_capacity_is_one_less_than_2_to_the_47() {
     assert!(text.contains(&format!("{most} does not fit into memory")), "{text}");
 }
 
-// Bare and registered.
+// Bare and registered ends.
 
 #[test]
-fn a_bare_end_and_a_registered_one_do_the_same() {
-    /// What a series of operations gives, by whichever end.
-    fn story(tx: Sender<u32>, try_recv: &dyn Fn() -> Result<u32, TryRecvError>) -> Vec<String> {
-        let mut told = vec![format!("{:?}", try_recv())];
+fn bare_and_registered_ends_behave_the_same() {
+    /// Returns the results of a fixed series of operations.
+    fn results_of(
+        tx: Sender<u32>,
+        try_recv: &dyn Fn() -> Result<u32, TryRecvError>,
+    ) -> Vec<String> {
+        let mut results = vec![format!("{:?}", try_recv())];
         for n in 0..5 {
-            told.push(format!("{:?}", tx.try_send(n).map_err(|error| error.into_inner())));
+            results.push(format!("{:?}", tx.try_send(n).map_err(|error| error.into_inner())));
         }
-        told.extend((0..2).map(|_| format!("{:?}", try_recv())));
-        told.push(format!("{:?}", tx.send(9)));
+        results.extend((0..2).map(|_| format!("{:?}", try_recv())));
+        results.push(format!("{:?}", tx.send(9)));
         drop(tx);
-        told.extend((0..4).map(|_| format!("{:?}", try_recv())));
-        told
+        results.extend((0..4).map(|_| format!("{:?}", try_recv())));
+        results
     }
     let (tx, rx) = channel::bounded(3);
-    let bare = story(tx, &|| rx.try_recv());
+    let bare = results_of(tx, &|| rx.try_recv());
     let reactor = support::on(Sim::new());
     let (tx, inbox) = reactor.channel(3).unwrap();
-    assert_eq!(story(tx, &|| inbox.try_recv()), bare);
+    assert_eq!(results_of(tx, &|| inbox.try_recv()), bare);
     let (tx, inbox) = reactor.channel(3).unwrap();
-    let by_select = story(tx, &|| {
+    let by_select = results_of(tx, &|| {
         select! { reactor;
             recv(inbox) -> got => got.map_err(TryRecvError::from),
             default => Err(TryRecvError::Empty),
@@ -764,7 +777,7 @@ fn a_bare_end_and_a_registered_one_do_the_same() {
 }
 
 #[test]
-fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
+fn a_receiver_can_move_to_another_reactor() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(8);
     let first = support::reactor();
@@ -779,10 +792,10 @@ fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
     assert_eq!((rx.recv(), rx.recv()), (Ok(1), Ok(2)));
     for round in 0..rounds(13) {
         for reactor in [&second, &first] {
-            // Each is blocked in by turns, so that each has to be woken.
+            // The receiver blocks in a select, a wait and a bare `recv`, and each must be woken up.
             let later = |n| {
                 let tx = tx.clone();
-                // most often the receiver sleeps by then
+                // Usually the receiver sleeps when this message comes.
                 support::later(Duration::from_micros(300), move || tx.send(n).unwrap())
             };
             let inbox = reactor.register(rx).unwrap();
@@ -803,13 +816,13 @@ fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
     }
     drop(tx);
     assert_eq!(rx.recv(), Err(RecvError));
-    // The end is seen by a registration made after it.
+    // A later registration also finds the disconnection.
     let inbox = second.register(rx).unwrap();
     select! { second; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
 }
 
 #[test]
-fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
+fn a_moving_receiver_misses_no_message() {
     let _dog = dog();
     for capacity in [1, 16] {
         let (tx, mut rx) = channel::bounded(capacity);
@@ -818,7 +831,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
         let mut order = Order::of(producers);
         let home = support::reactor();
         let mut random = Random::new(capacity as u64);
-        // Too few to reach the end: none of these waits may meet it.
+        // No wait takes so many messages that it could meet the disconnection.
         let total = producers as u64 * each;
         let mut left = total;
         while left > 0 {
@@ -826,13 +839,13 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
             left -= take;
             rx = match random.below(4) {
                 0 => {
-                    (0..take).for_each(|_| order.see(rx.recv().unwrap()));
+                    (0..take).for_each(|_| order.check(rx.recv().unwrap()));
                     rx
                 }
                 1 => {
                     let inbox = home.register(rx).unwrap();
                     for _ in 0..take {
-                        select! { home; recv(inbox) -> message => order.see(message.unwrap()) }
+                        select! { home; recv(inbox) -> message => order.check(message.unwrap()) }
                     }
                     inbox.into_inner()
                 }
@@ -843,7 +856,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
                     while taken < take {
                         home.wait(&mut events).unwrap();
                         for message in inbox.try_iter().take((take - taken) as usize) {
-                            order.see(message);
+                            order.check(message);
                             taken += 1;
                         }
                     }
@@ -861,7 +874,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
                         (inbox.into_inner(), messages)
                     });
                     let (rx, messages) = elsewhere.join().unwrap();
-                    messages.into_iter().for_each(|message| order.see(message));
+                    messages.into_iter().for_each(|message| order.check(message));
                     rx
                 }
             };
@@ -873,7 +886,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
 
 // Wake-ups.
 
-/// Answers everything with itself plus one, from a reactor of its own.
+/// Answers each number with the next number, in a reactor of its own.
 fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
     let reactor = support::reactor();
     let inbox = reactor.register(questions).unwrap();
@@ -883,7 +896,7 @@ fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
 }
 
 #[test]
-fn two_reactors_on_two_threads_play_ping_pong() {
+fn two_reactors_exchange_messages_without_loss() {
     let _dog = dog();
     let reactor = support::reactor();
     let (ask, questions) = channel::bounded(1);
@@ -902,20 +915,20 @@ fn two_reactors_on_two_threads_play_ping_pong() {
 }
 
 #[test]
-fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
+fn selects_with_a_ticker_lose_no_wake_up() {
     let _dog = dog();
     let each = rounds(750);
     for (producers, capacity) in [(1, 1), (1, 64), (4, 1), (4, 64)] {
         let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(capacity).unwrap();
-        // Far away: a tick must not make up for a wake-up that was lost.
+        // The ticker's period is long, so that a tick cannot hide a lost wake-up.
         let ticker = reactor.every(HOUR).unwrap();
         produce(tx, producers, each, true);
         let mut order = Order::of(producers);
         loop {
             select! { reactor;
                 recv(inbox) -> message => match message {
-                    Ok(message) => { order.see(message); ticker.restart(); }
+                    Ok(message) => { order.check(message); ticker.restart(); }
                     Err(RecvError) => break,
                 },
                 recv(ticker) -> _ => unreachable!(),
@@ -926,7 +939,7 @@ fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
 }
 
 #[test]
-fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
+fn a_busy_ticker_hides_no_channel_wake_up() {
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, left) = reactor.channel(2).unwrap();
@@ -939,15 +952,15 @@ fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
     while left.is_some() || right.is_some() {
         select! { reactor;
             recv(left) -> message => match message {
-                Ok(message) => lefts.see(message),
+                Ok(message) => lefts.check(message),
                 Err(RecvError) => left = None,
             },
             recv(right) -> message => match message {
-                Ok(message) => rights.see(message),
+                Ok(message) => rights.check(message),
                 Err(RecvError) => right = None,
             },
-            // It arms the kernel's timer again and again; the last part runs without it, so that a
-            // loss shows.
+            // The ticker arms the kernel's timer again and again. The last part runs without the
+            // ticker, so that a lost wake-up shows.
             recv(ticker) -> _ => if lefts.0[0] > 4_000 { ticker.stop(); },
         }
     }
@@ -956,11 +969,11 @@ fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
 }
 
 #[test]
-fn no_wake_up_is_lost_by_a_wait() {
+fn a_wait_loses_no_wake_up() {
     let _dog = dog();
     for producers in [1, 4] {
         let reactor = support::reactor();
-        // One channel for each producer, so that the marks of several meet.
+        // Each producer has its own channel, so that several marks are set at once.
         let inboxes: Vec<_> = (0..producers)
             .map(|n| {
                 let (tx, rx) = channel::bounded(4);
@@ -978,7 +991,7 @@ fn no_wake_up_is_lost_by_a_wait() {
                 let n = event.key() as usize;
                 loop {
                     match inboxes[n].try_recv() {
-                        Ok(message) => orders[n].see(message),
+                        Ok(message) => orders[n].check(message),
                         Err(TryRecvError::Empty) => break,
                         Err(TryRecvError::Disconnected) => {
                             open -= 1;
@@ -993,7 +1006,7 @@ fn no_wake_up_is_lost_by_a_wait() {
 }
 
 #[test]
-fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
+fn alternating_select_and_wait_loses_no_wake_up() {
     let _dog = dog();
     let each = rounds(2_000);
     let reactor = support::reactor();
@@ -1007,14 +1020,14 @@ fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
         if !by_select {
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.iter().next().map(|event| event.key()), Some(inbox.key()));
-            // Left over as often as not.
+            // Leaves the messages for the next round half of the time.
             if random.below(2) == 0 {
-                inbox.try_iter().for_each(|message| order.see(message));
+                inbox.try_iter().for_each(|message| order.check(message));
             }
         }
         if by_select || inbox.is_disconnected() {
             match select! { reactor; recv(inbox) -> message => message } {
-                Ok(message) => order.see(message),
+                Ok(message) => order.check(message),
                 Err(RecvError) => break,
             }
         }
@@ -1023,7 +1036,7 @@ fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
 }
 
 #[test]
-fn no_wake_up_is_lost_by_a_bare_recv() {
+fn a_bare_recv_loses_no_wake_up() {
     let _dog = dog();
     let each = rounds(375);
     for (producers, capacity) in [(1, 1), (4, 1), (4, 64)] {
@@ -1037,9 +1050,11 @@ fn no_wake_up_is_lost_by_a_bare_recv() {
                 _ => rx.recv_timeout(Duration::MAX),
             };
             match received {
-                Ok(message) => order.see(message),
+                Ok(message) => order.check(message),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("an endless wait timed out"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("a receive with an endless timeout timed out")
+                }
             }
         }
         order.complete(each);
@@ -1047,7 +1062,7 @@ fn no_wake_up_is_lost_by_a_bare_recv() {
 }
 
 #[test]
-fn the_going_of_the_last_sender_wakes_every_kind_of_receiver() {
+fn dropping_the_last_sender_wakes_every_receiver() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut events = Events::with_capacity(1);
@@ -1078,10 +1093,10 @@ fn the_going_of_the_last_sender_wakes_every_kind_of_receiver() {
     }
 }
 
-// No more wake-ups than needed.
+// The number of wake-ups.
 
 #[test]
-fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
+fn many_messages_cause_one_wake_up() {
     let (_, reactor, script) = scripted_reactor();
     let (tx, first) = reactor.channel(64).unwrap();
     let (ty, second) = reactor.channel(64).unwrap();
@@ -1102,7 +1117,7 @@ fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
             assert_eq!(events.len(), 2);
         }
         assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (round, round, round));
-        // Nobody sleeps: nobody is woken.
+        // The reactor is awake, so a send causes no wake-up.
         tx.send(10).unwrap();
         assert!(first.try_iter().count() >= 10);
         assert!(second.try_iter().count() >= 9);
@@ -1111,10 +1126,10 @@ fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
 }
 
 #[test]
-fn a_channel_that_a_select_does_not_mention_costs_one_spurious_turn_at_most() {
+fn an_ignored_channel_wakes_a_select_once() {
     let (_, reactor, script) = scripted_reactor();
     costs_spurious_turns(&reactor, &script, 0);
-    // Channels that are looked at by their marks.
+    // With many channels, the reactor finds messages by their marks.
     let (_, reactor, script) = scripted_reactor();
     let far: Vec<_> = (0..40).map(|_| reactor.channel::<u32>(1).unwrap()).collect();
     costs_spurious_turns(&reactor, &script, 1);
@@ -1136,7 +1151,7 @@ fn costs_spurious_turns(reactor: &Reactor, script: &Script, spurious: u64) {
         quiet_one.send(7).unwrap();
         Ok(())
     });
-    // The timer ends the sleeps that nobody ends.
+    // The timer ends the sleeps that no message ends.
     let timer = reactor.every(Duration::from_secs(1)).unwrap();
     let mut ticks = 0;
     let got = loop {
@@ -1146,10 +1161,10 @@ fn costs_spurious_turns(reactor: &Reactor, script: &Script, spurious: u64) {
         }
     };
     assert_eq!(got, Ok(7));
-    // 21 sleeps: the first piece of noise woke us for nothing perhaps, the others did not, and the
-    // quiet channel's message did.
+    // The first message of the ignored channel may wake the reactor, and its next messages do not.
+    // The quiet channel's message does.
     assert_eq!((script.sleeps(), script.wakes(), ticks), (21, 1 + spurious, 20 - spurious));
-    // Nothing of it is lost for that.
+    // The ignored channel loses no message.
     assert_eq!(ignored.len(), 20);
     let mut events = Events::with_capacity(4);
     reactor.wait(&mut events).unwrap();
@@ -1158,7 +1173,7 @@ fn costs_spurious_turns(reactor: &Reactor, script: &Script, spurious: u64) {
 }
 
 #[test]
-fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
+fn an_ignored_flood_does_not_wake_a_select() {
     support::exact("counts waits");
     let _dog = dog();
     let reactor = support::reactor();
@@ -1175,8 +1190,7 @@ fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
     let before = reactor.stats();
     select! { reactor; recv(timer) -> _ => {} }
     let during = reactor.stats() - before;
-    // One for the timer, one for the first message of the flood, one that a signal or a stale event
-    // may cost.
+    // The timer, the flood's first message, and a signal or a stale event may cost a wait each.
     assert!(during.waits <= 3, "{during}");
     assert!(during.wakes <= 1, "{during}");
     flood.join().unwrap();
@@ -1184,7 +1198,7 @@ fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
 }
 
 #[test]
-fn a_message_that_finds_the_loop_awake_costs_no_syscall() {
+fn messages_to_an_awake_reactor_cost_no_syscall() {
     let reactor = support::reactor();
     let (tx, inbox): (_, Inbox<u32>) = reactor.channel(16).unwrap();
     let before = reactor.stats();
@@ -1196,11 +1210,11 @@ fn a_message_that_finds_the_loop_awake_costs_no_syscall() {
     assert_eq!((during.turns, during.syscalls()), (1_000, 0), "{during}");
 }
 
-/// Counts the sleeps that are announced to senders. It is never ready.
+/// A source that is never ready and counts the announced sleeps.
 #[derive(Default)]
-struct Announced(Cell<u64>);
+struct AnnouncedSleeps(Cell<u64>);
 
-impl Source for Announced {
+impl Source for AnnouncedSleeps {
     type Item = ();
     fn is_ready(&self) -> bool {
         false
@@ -1215,17 +1229,17 @@ impl Source for Announced {
 }
 
 #[test]
-fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
+fn many_producers_cause_one_wake_up_per_sleep() {
     let _dog = dog();
-    // A sender that is kept from its core before its wake-up is helped by another one, which is one
-    // wake-up more. That does not happen in each of many runs.
+    // If a sender loses its core before its wake-up, another sender wakes the reactor as well. That
+    // extra wake-up does not happen in each of many runs.
     let (mut runs, mut last) = (0, (0, 0));
     while runs < 50 {
         let (driver, wakes) = with_counted_wakes();
         let reactor = Reactor::with_driver(driver).unwrap();
-        // A sender may also see a sleep that is then given up because of that very message: so the
-        // sleeps that were announced count, not those that came of it.
-        let sleeps = Announced::default();
+        // A sender may also wake the reactor from a sleep that its message cancelled. So the test
+        // counts announced sleeps, and not real sleeps.
+        let sleeps = AnnouncedSleeps::default();
         let (tx, inbox) = reactor.channel(64).unwrap();
         produce(tx, 4, 6_000, true);
         while select! { reactor;
@@ -1234,7 +1248,7 @@ fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
         }
         .is_ok()
         {}
-        // When the receiver was never fast enough to sleep: again.
+        // Runs without a wake-up do not count: the receiver was too slow to sleep.
         if wakes.count() > 0 {
             (runs, last) = (runs + 1, (wakes.count(), sleeps.0.get()));
             if last.0 <= last.1 {
@@ -1242,16 +1256,19 @@ fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
             }
         }
     }
-    panic!("{} wake-ups in {} sleeps, and too many in {runs} runs", last.0, last.1);
+    panic!(
+        "each of {runs} runs had too many wake-ups; the last had {} in {} sleeps",
+        last.0, last.1
+    );
 }
 
 #[test]
-fn a_message_whose_drop_panics_keeps_none_behind_it_from_being_dropped() {
+fn messages_behind_a_panicking_drop_are_dropped() {
     struct Message<'a>(bool, &'a AtomicUsize);
     impl Drop for Message<'_> {
         fn drop(&mut self) {
             self.1.fetch_add(1, Ordering::Relaxed);
-            assert!(!self.0, "a drop that panics");
+            assert!(!self.0, "a drop panics on purpose");
         }
     }
     let drops = AtomicUsize::new(0);

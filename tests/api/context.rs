@@ -1,6 +1,6 @@
-//! Contexts beside what Go's tests ask (`conformance/context.rs`): deadlines without a reactor,
-//! large trees, what `done` and `after_cancel` arm and leave behind, and how many wake-ups a
-//! cancellation costs.
+//! Checks contexts beyond Go's tests, which are in `conformance/context.rs`: deadlines without a
+//! reactor, and large trees. Also checks the timers of `done` and `after_cancel`, leaks, and the
+//! number of wake-ups.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -29,7 +29,7 @@ fn error(cause: &Cause) -> ContextError {
 }
 
 #[test]
-fn contexts_and_cancellers_go_to_any_thread() {
+fn contexts_and_cancellers_are_send_and_sync() {
     fn check<T: Send + Sync + Clone + 'static>() {}
     check::<Context>();
     check::<Canceller>();
@@ -39,16 +39,16 @@ fn contexts_and_cancellers_go_to_any_thread() {
 // Deadlines.
 
 #[test]
-fn a_deadline_holds_though_no_reactor_turns() {
+fn a_deadline_needs_no_reactor() {
     let begin = Instant::now();
     let (context, canceller) = Context::background().with_timeout(ms(5));
     let (child, _child) = context.with_timeout(HOUR);
     if context.err().is_some() {
-        assert!(begin.elapsed() >= ms(5), "early");
+        assert!(begin.elapsed() >= ms(5), "the context ended before its deadline");
     }
-    // Real time: what is shown is that it passes.
+    // This test needs real time, because the deadline must pass.
     thread::sleep(ms(6));
-    // The child first: nobody has looked at the parent.
+    // Checks the child first, before any call has checked the parent.
     assert_eq!(child.err(), Some(ContextError::DeadlineExceeded));
     assert_eq!(child.deadline(), context.deadline());
     assert!(!canceller.cancel());
@@ -56,7 +56,7 @@ fn a_deadline_holds_though_no_reactor_turns() {
 }
 
 #[test]
-fn a_deadline_given_as_an_instant_is_never_early() {
+fn a_deadline_at_an_instant_is_never_early() {
     let t = Instant::now() + ms(3);
     let (context, _canceller) = Context::background().with_deadline(t);
     while context.err().is_none() {
@@ -66,7 +66,7 @@ fn a_deadline_given_as_an_instant_is_never_early() {
 }
 
 #[test]
-fn a_deadline_in_virtual_time_holds_though_no_reactor_turns() {
+fn a_virtual_deadline_needs_no_reactor() {
     let sim = Sim::new();
     let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(HOUR);
     sim.advance(HOUR - Duration::from_nanos(1));
@@ -76,7 +76,7 @@ fn a_deadline_in_virtual_time_holds_though_no_reactor_turns() {
 }
 
 #[test]
-fn what_is_too_long_to_count_is_no_deadline() {
+fn a_timeout_that_overflows_is_no_deadline() {
     let (sim, reactor) = simulated();
     for (context, canceller) in
         [reactor.context().with_timeout(Duration::MAX), reactor.context().with_deadline(Time::MAX)]
@@ -89,7 +89,7 @@ fn what_is_too_long_to_count_is_no_deadline() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_was_before_a_later_cancellation_even_if_nobody_looked() {
+fn a_later_cancellation_keeps_an_unobserved_deadline() {
     let (sim, reactor) = simulated();
     let (parent, cancel_parent) = reactor.context().with_cancel();
     let (child, _child) = parent.with_timeout(ms(10));
@@ -104,11 +104,15 @@ fn a_deadline_that_has_passed_was_before_a_later_cancellation_even_if_nobody_loo
         (Some(ContextError::Cancelled), Some(ContextError::Cancelled))
     );
     sim.advance(ms(15));
-    assert_eq!(other.err(), Some(ContextError::Cancelled), "for ever");
+    assert_eq!(
+        other.err(),
+        Some(ContextError::Cancelled),
+        "the later deadline replaced the cancellation"
+    );
 }
 
 #[test]
-fn what_err_has_said_once_it_says_for_ever_while_threads_cancel_about_the_deadline() {
+fn err_never_changes_while_cancel_races_the_deadline() {
     let _dog = dog();
     let mut random = Random::new(3);
     let (mut ends, mut span) = ([0; 2], 60_000);
@@ -131,14 +135,14 @@ fn what_err_has_said_once_it_says_for_ever_while_threads_cancel_about_the_deadli
         assert_eq!(context.err(), Some(first));
         assert_eq!(won, first == ContextError::Cancelled);
         ends[usize::from(won)] += 1;
-        // However slow the threads are here, the two meet.
+        // Adapts the span, so that deadline and cancellation race at any thread speed.
         span = if won { span - span / 16 } else { span + span / 8 + 16 };
     }
-    assert!(ends.iter().all(|&n| n > 0), "only one kind of end: {ends:?}");
+    assert!(ends.iter().all(|&n| n > 0), "the contexts ended in only one way: {ends:?}");
 }
 
 #[test]
-fn done_on_another_clock_is_refused_where_there_is_a_deadline() {
+fn done_with_a_deadline_refuses_another_clock() {
     let (_, reactor) = simulated();
     let (context, canceller) = Context::background().with_cancel();
     let (timed, _timed) = context.with_timeout(HOUR);
@@ -162,7 +166,7 @@ fn done_on_another_clock_is_refused_where_there_is_a_deadline() {
 // Large trees.
 
 #[test]
-fn a_hundred_thousand_children_are_cancelled_in_linear_time() {
+fn many_children_are_cancelled_in_linear_time() {
     let cancel = |trees: usize, n: usize| {
         let trees: Vec<_> = (0..trees).map(|_| Context::background().with_cancel()).collect();
         let children: Vec<_> =
@@ -173,24 +177,25 @@ fn a_hundred_thousand_children_are_cancelled_in_linear_time() {
         took
     };
     let best = |trees, n| (0..3).map(|_| cancel(trees, n)).min().unwrap();
-    // As many in one tree as in ten. Quadratic, the one would take ten times as long.
+    // Compares one tree with ten trees of the same total size. If the time were quadratic, one tree
+    // would take ten times as long.
     let (ten, one) = (best(10, MANY / 10), best(1, MANY));
     println!("cancelling {MANY} children took {ten:?} in ten trees, {one:?} in one");
     assert!(one < ten * 4 + ms(12), "{ten:?} in ten trees, {one:?} in one");
 }
 
 #[test]
-fn a_cancellation_of_a_large_tree_holds_no_lock_that_its_users_wait_for() {
+fn a_large_cancellation_blocks_no_other_user() {
     let _dog = dog();
-    // Now and then the two threads do not run at the same time, on a busy machine often.
+    // The two threads do not always run at the same time, least of all on a busy machine.
     let (begin, mut most) = (Instant::now(), 0);
     while begin.elapsed() < Duration::from_secs(90) {
         let (root, canceller) = Context::background().with_cancel();
         let (branch, _branch) = root.with_cancel();
         let children: Vec<_> = (0..MANY).map(|_| branch.with_cancel()).collect();
         let other = thread::spawn(move || canceller.cancel());
-        // Uses the node whose children are being cancelled, from when it has ended until the last
-        // of them has.
+        // Uses the node during the cancellation of its children, from the node's own end to the
+        // last child's end.
         let last = &children[MANY - 1].0;
         while branch.err().is_none() {}
         let mut during = 0;
@@ -200,23 +205,23 @@ fn a_cancellation_of_a_large_tree_holds_no_lock_that_its_users_wait_for() {
         }
         assert!(other.join().unwrap());
         most = most.max(during);
-        // One use that begins before the end and waits for it would be no news.
+        // A single use proves nothing, because a use that begins earlier may block until the end.
         if most > 10 {
             return;
         }
     }
-    panic!("it was used at most {most} times while its children were cancelled");
+    panic!("the node was used at most {most} times while its children were cancelled");
 }
 
 #[test]
-fn a_chain_of_a_hundred_thousand_is_cancelled_and_dropped_on_a_small_stack() {
+fn long_chains_are_cancelled_on_a_small_stack() {
     let chain = || {
         let (root, canceller) = Context::background().with_cancel();
         let mut leaf = root;
         for n in 0..MANY {
             leaf = if n % 2 == 0 { leaf.with_cancel().0 } else { leaf.with_timeout(HOUR).0 };
         }
-        // Nobody holds what is between the canceller and the leaf, but the leaf.
+        // Only the leaf keeps the nodes between the canceller and the leaf alive.
         assert_eq!(leaf.err(), None);
         assert!(canceller.cancel());
         assert_eq!(leaf.err(), Some(ContextError::Cancelled));
@@ -228,7 +233,7 @@ fn a_chain_of_a_hundred_thousand_is_cancelled_and_dropped_on_a_small_stack() {
 }
 
 #[test]
-fn a_chain_that_is_dropped_open_goes_on_a_small_stack_from_either_end() {
+fn long_chains_are_dropped_on_a_small_stack() {
     let chain = |from_the_root: bool| {
         let mut all = vec![Context::background().with_cancel().0];
         for _ in 0..MANY {
@@ -245,7 +250,7 @@ fn a_chain_that_is_dropped_open_goes_on_a_small_stack_from_either_end() {
 }
 
 #[test]
-fn dropped_children_done_sources_and_closures_leave_memory_flat() {
+fn dropped_children_done_sources_and_closures_leak_nothing() {
     alone!();
     let (_, reactor) = simulated();
     let (root, _root) = reactor.context().with_timeout(HOUR);
@@ -265,14 +270,15 @@ fn dropped_children_done_sources_and_closures_leave_memory_flat() {
     let before = bytes();
     round(rounds(25_000) as usize);
     let grown = bytes().saturating_sub(before) >> 10;
-    // A word for each would be 200 KiB, a node 5 MiB.
+    // A leaked word per round would be 200 KiB, and a leaked node 5 MiB.
     assert!(grown < 128, "{grown} KiB more");
 }
 
-// Done.
+// `done` sources.
 
+/// A select receives the end again and again.
 #[test]
-fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
+fn wait_reports_a_contexts_end_until_taken() {
     for deadline in [false, true] {
         let (sim, reactor) = simulated();
         let (context, canceller) = reactor.context().with_timeout(ms(10));
@@ -293,17 +299,21 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         for _ in 0..3 {
             select! { reactor;
                 recv(done) -> cause => assert_eq!(cause.error(), expected),
-                default => panic!("once only"),
+                default => panic!("a second select did not receive the end"),
             }
         }
         assert_eq!(done.key(), 5);
         sim.advance(HOUR);
-        assert_eq!(support::ready_keys(&reactor), [], "the deadline is gone");
+        assert_eq!(
+            support::ready_keys(&reactor),
+            [],
+            "the deadline was reported although the end was taken"
+        );
     }
 }
 
 #[test]
-fn wait_reports_what_had_ended_before_it_was_asked_for() {
+fn wait_reports_contexts_that_ended_before_registration() {
     let (sim, reactor) = simulated();
     let (context, canceller) = reactor.context().with_cancel();
     let (timed, _timed) = reactor.context().with_timeout(ms(10));
@@ -312,15 +322,19 @@ fn wait_reports_what_had_ended_before_it_was_asked_for() {
     for settled in [false, true] {
         let (cancelled, expired) =
             (reactor.done(&context).with_key(1), reactor.done(&timed).with_key(2));
-        assert_eq!(support::wait_keys(&reactor), [1, 2], "{settled}");
-        // In the second round somebody has looked.
+        assert_eq!(
+            support::wait_keys(&reactor),
+            [1, 2],
+            "after `err` observed the deadline: {settled}"
+        );
+        // The second round registers after `err` has observed the deadline.
         assert_eq!(timed.err(), Some(ContextError::DeadlineExceeded));
         drop((cancelled, expired));
     }
 }
 
 #[test]
-fn a_cancellation_after_the_deadline_has_been_reported_changes_nothing() {
+fn cancelling_after_a_reported_deadline_changes_nothing() {
     let (sim, reactor) = simulated();
     let (context, canceller) = reactor.context().with_timeout(ms(10));
     let done = reactor.done(&context);
@@ -335,15 +349,15 @@ fn a_cancellation_after_the_deadline_has_been_reported_changes_nothing() {
 }
 
 #[test]
-fn a_cancellation_takes_the_armed_deadline_away() {
+fn a_cancellation_disarms_the_deadline() {
     let (sim, reactor, script) = scripted_reactor();
     let (context, canceller) = reactor.context().with_timeout(ms(10));
     let (done, later) = (reactor.done(&context), reactor.after(ms(50)));
     canceller.cancel();
     select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
     select! { reactor; recv(later) -> due => assert_eq!(due, Time::ZERO + ms(50)) }
-    assert_eq!(script.sleeps(), 1, "it woke for a deadline that nobody waits for");
-    // Also without the source being taken, by a wait.
+    assert_eq!(script.sleeps(), 1, "the reactor woke up for a cancelled context's deadline");
+    // A wait disarms the deadline, too, although nothing takes the source.
     let (context, canceller) = reactor.context().with_timeout(ms(10));
     let done = reactor.done(&context);
     let later = reactor.after(ms(50)).with_key(1);
@@ -357,7 +371,7 @@ fn a_cancellation_takes_the_armed_deadline_away() {
 }
 
 #[test]
-fn a_deadline_is_armed_where_it_is_waited_for_and_only_the_earliest_of_the_path() {
+fn only_the_earliest_awaited_deadline_is_armed() {
     let (sim, reactor, script) = scripted_reactor();
     let (parent, _parent) = reactor.context().with_timeout(ms(10));
     let (child, _child) = parent.with_timeout(ms(20));
@@ -373,12 +387,16 @@ fn a_deadline_is_armed_where_it_is_waited_for_and_only_the_earliest_of_the_path(
         recv(of_parent) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
     }
     select! { reactor; recv(later) -> _ => {} }
-    assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(100), 2), "something else was armed");
+    assert_eq!(
+        (sim.now(), script.sleeps()),
+        (Time::ZERO + ms(100), 2),
+        "another deadline was armed"
+    );
     assert_eq!(unwatched.err(), Some(ContextError::DeadlineExceeded));
 }
 
 #[test]
-fn a_select_made_at_run_time_finds_an_end() {
+fn a_select_set_finds_a_cancelled_context() {
     let (_, reactor) = simulated();
     let pairs: Vec<_> = (0..100).map(|n| reactor.context().with_timeout(HOUR + ms(n))).collect();
     let dones: Vec<_> = pairs.iter().map(|(context, _)| reactor.done(context)).collect();
@@ -391,7 +409,8 @@ fn a_select_made_at_run_time_finds_an_end() {
     let chosen = select.wait().unwrap();
     assert_eq!(chosen.index(), 70);
     assert_eq!(chosen.recv(&dones[70]).as_ref().map(error), Some(ContextError::Cancelled));
-    // It is there for ever; without it the next one is that with the first deadline.
+    // A context stays cancelled. Without its case, the set finds the context with the earliest
+    // deadline.
     assert_eq!(select.try_wait().unwrap().unwrap().index(), 70);
     assert!(select.remove(70));
     let chosen = select.wait().unwrap();
@@ -401,9 +420,9 @@ fn a_select_made_at_run_time_finds_an_end() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn an_outer_loop_is_told_of_an_end() {
+fn an_outer_loop_wakes_when_a_context_ends() {
     let _dog = dog();
-    // By a source, by what was left to do, or by both.
+    // The loop waits with a `done` source, an `after_cancel` closure, or both.
     for (deadline, source, closure) in [false, true]
         .into_iter()
         .flat_map(|d| [(d, true, false), (d, false, true), (d, true, true)])
@@ -424,7 +443,8 @@ fn an_outer_loop_is_told_of_an_end() {
             outer.wait(&mut events, None).unwrap();
             inner.turn().unwrap();
         }
-        // The context ends before those who wait are told: that is over, too, from here on.
+        // The context ends before its waiters are notified. The join also waits for these
+        // notifications.
         assert_eq!(other.join().unwrap(), !deadline);
         let expected =
             if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
@@ -435,7 +455,7 @@ fn an_outer_loop_is_told_of_an_end() {
         );
         while inner.turn().unwrap() > 0 {}
         outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
-        assert!(events.is_empty(), "quiet again");
+        assert!(events.is_empty(), "the fd is readable although no work is left");
     }
 }
 
@@ -446,13 +466,13 @@ fn done_of_another_reactor_is_an_error() {
     let done = one.done(&context);
     canceller.cancel();
     select! { other;
-        recv(done) -> _ => panic!("of another reactor"),
+        recv(done) -> _ => panic!("the select took a source of another reactor"),
         error -> error => assert_eq!(error.kind(), ErrorKind::InvalidInput),
     }
 }
 
 #[test]
-fn sources_that_outlive_their_reactor_are_inert_and_closures_go_with_it() {
+fn done_and_after_cancel_end_with_their_reactor() {
     let (_, reactor) = simulated();
     let handle = reactor.handle();
     let (context, canceller) = reactor.context().with_timeout(HOUR);
@@ -466,12 +486,12 @@ fn sources_that_outlive_their_reactor_are_inert_and_closures_go_with_it() {
     reactor.after_cancel(&context, hold(&held)).detach();
     assert_eq!(Rc::strong_count(&held), 3);
     drop(reactor);
-    assert_eq!(Rc::strong_count(&held), 1, "stored closures go with the reactor");
-    assert!(!after.stop(), "there was nothing to prevent");
+    assert_eq!(Rc::strong_count(&held), 1, "the reactor's drop did not drop the closures");
+    assert!(!after.stop(), "a closure is pending without its reactor");
     assert!(format!("{done:?}").contains("inert: true"), "{done:?}");
     canceller.cancel();
     assert_eq!(context.err(), Some(ContextError::Cancelled));
-    // Made too late.
+    // Sources made after the reactor's drop are inert.
     let late = handle.done(&context);
     let never = handle.after_cancel(&context, hold(&held));
     assert_eq!(Rc::strong_count(&held), 1);
@@ -479,10 +499,10 @@ fn sources_that_outlive_their_reactor_are_inert_and_closures_go_with_it() {
     drop((done, late, never, after));
 }
 
-// Waking.
+// Wake-ups.
 
 #[test]
-fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
+fn a_cancellation_wakes_each_sleeping_reactor_once() {
     let _dog = dog();
     let (context, canceller) = Context::background().with_cancel();
     let (asleep_tx, asleep) = mpsc::channel();
@@ -502,7 +522,7 @@ fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
         })
         .collect();
     (0..8).for_each(|_| asleep.recv().unwrap());
-    // Real time: most of them are to be asleep by then; when not, there is less to count.
+    // Gives the reactors time to sleep. An awake reactor only makes the count lower.
     thread::sleep(ms(5));
     canceller.cancel();
     for stats in loops.into_iter().map(|thread| thread.join().unwrap()) {
@@ -511,9 +531,10 @@ fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
 }
 
 #[test]
-fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
+fn cancelling_a_large_tree_causes_one_wake_up() {
     let _dog = dog();
-    // So many that who cancels is not over before a reactor that was woken too early sleeps again.
+    // The tree is so large that a reactor woken too early sleeps again before the cancellation
+    // ends.
     const N: usize = 20_000;
     for _ in 0..5 {
         let (_, reactor, script) = scripted_reactor();
@@ -529,8 +550,8 @@ fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
             go.recv().unwrap();
             canceller.cancel()
         });
-        // The cancellation comes when it sleeps, and its first wake-up is to find all: a second
-        // sleep would have no end.
+        // The cancellation comes during the sleep. After its first wake-up the reactor must find
+        // all contexts, because a second sleep would never end.
         let sleeping = script.clone();
         script.on_sleep(move || {
             asleep.send(()).unwrap();
@@ -554,7 +575,7 @@ fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
 }
 
 #[test]
-fn a_cancellation_while_the_loop_is_awake_costs_no_syscall() {
+fn cancellations_in_an_awake_loop_cost_no_syscall() {
     let reactor = support::reactor();
     let before = reactor.stats();
     for _ in 0..100 {
@@ -567,7 +588,7 @@ fn a_cancellation_while_the_loop_is_awake_costs_no_syscall() {
 }
 
 #[test]
-fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
+fn no_cancellation_and_no_deadline_is_lost() {
     let _dog = dog();
     let reactor = support::reactor();
     let mut random = Random::new(9);
@@ -592,23 +613,23 @@ fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
     drop(work);
 }
 
-// After cancel.
+// Closures of `after_cancel`.
 
 #[test]
-fn a_loop_that_waits_for_something_else_runs_what_was_left_for_the_end_and_goes_on_waiting() {
+fn closures_run_during_a_wait_for_another_source() {
     let _dog = dog();
     let reactor = support::reactor();
     let (context, canceller) = Context::background().with_cancel();
     let (tx, inbox) = reactor.channel(4).unwrap();
-    // What ends the select is sent by the closure.
+    // The closure sends the message that ends the select.
     reactor.after_cancel(&context, move |_| tx.try_send("cleaned up").unwrap()).detach();
     thread::spawn(move || {
-        // Real time: the loop is to be asleep.
+        // Gives the loop time to sleep.
         thread::sleep(ms(3));
         canceller.cancel();
     });
     select! { reactor; recv(inbox) -> word => assert_eq!(word, Ok("cleaned up")) }
-    // The same in a wait.
+    // A wait runs the closure, too.
     let (context, canceller) = Context::background().with_cancel();
     let ran = Rc::new(Cell::new(false));
     let run = ran.clone();
@@ -623,7 +644,7 @@ fn a_loop_that_waits_for_something_else_runs_what_was_left_for_the_end_and_goes_
 }
 
 #[test]
-fn a_closure_may_wait_stop_others_and_leave_new_ones_which_come_later() {
+fn a_closure_may_wait_and_change_other_closures() {
     let (sim, reactor) = simulated();
     let (context, canceller) = reactor.context().with_cancel();
     let log = Rc::new(RefCell::new(Vec::new()));
@@ -652,7 +673,7 @@ fn a_closure_may_wait_stop_others_and_leave_new_ones_which_come_later() {
 }
 
 #[test]
-fn a_closure_that_panics_leaves_the_reactor_usable_and_the_others_to_run() {
+fn closures_behind_a_panic_run_next_turn() {
     let (_, reactor) = simulated();
     let (context, canceller) = reactor.context().with_cancel();
     let ran = Rc::new(Cell::new(false));
@@ -667,7 +688,7 @@ fn a_closure_that_panics_leaves_the_reactor_usable_and_the_others_to_run() {
 }
 
 #[test]
-fn a_closure_runs_once_when_the_deadline_and_a_cancellation_come_together() {
+fn deadline_and_cancellation_together_run_a_closure_once() {
     for cancelled_first in [true, false] {
         let (sim, reactor) = simulated();
         let (context, canceller) = reactor.context().with_timeout(ms(10));
@@ -678,7 +699,8 @@ fn a_closure_runs_once_when_the_deadline_and_a_cancellation_come_together() {
             assert!(canceller.cancel());
         }
         sim.advance(ms(10));
-        // By the deadline, if it comes too late; it tells those who hang there all the same.
+        // Returns false in both rounds, because the context has ended by then. The call still
+        // notifies the waiters.
         assert!(!canceller.cancel());
         (0..3).for_each(|_| turn(&reactor));
         assert_eq!((ran.get(), reactor.stats().called), (1, 1));
@@ -687,7 +709,7 @@ fn a_closure_runs_once_when_the_deadline_and_a_cancellation_come_together() {
 }
 
 #[test]
-fn a_closure_that_has_run_or_was_stopped_leaves_no_source_behind() {
+fn finished_and_stopped_closures_leave_no_source() {
     let (_, reactor) = simulated();
     let (context, canceller) = reactor.context().with_timeout(HOUR);
     let ran = Rc::new(Cell::new(0));
@@ -702,7 +724,7 @@ fn a_closure_that_has_run_or_was_stopped_leaves_no_source_behind() {
     stopped.detach();
     assert_eq!(reactor.stats().live, 1);
     canceller.cancel();
-    // After the cancellation, and before the turn that it comes to.
+    // Registers a closure after the cancellation, and stops it before the next turn.
     let late = reactor.after_cancel(&context, count());
     assert!(late.is_pending() && late.stop());
     turn(&reactor);
@@ -713,7 +735,7 @@ fn a_closure_that_has_run_or_was_stopped_leaves_no_source_behind() {
 }
 
 #[test]
-fn a_closure_may_drop_what_it_was_left_by() {
+fn a_closure_may_drop_its_own_handle() {
     let (_, reactor) = simulated();
     let (context, canceller) = reactor.context().with_cancel();
     let own = Rc::new(Cell::new(None));
@@ -732,7 +754,7 @@ fn a_closure_may_drop_what_it_was_left_by() {
 }
 
 #[test]
-fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellation() {
+fn closures_run_before_messages_sent_after_cancellation() {
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -755,7 +777,7 @@ fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellat
 }
 
 #[test]
-fn cancellations_without_a_turn_leave_memory_flat() {
+fn cancellations_without_a_turn_leak_nothing() {
     alone!();
     let (_, reactor) = simulated();
     let round = |n: usize| {
@@ -774,7 +796,7 @@ fn cancellations_without_a_turn_leave_memory_flat() {
 }
 
 #[test]
-fn a_guard_cancels_when_it_is_dropped_unless_it_is_disarmed() {
+fn a_drop_guard_cancels_unless_disarmed() {
     let (context, canceller) = Context::background().with_cancel();
     let guard = canceller.drop_guard();
     assert_eq!(context.err(), None);
@@ -782,7 +804,7 @@ fn a_guard_cancels_when_it_is_dropped_unless_it_is_disarmed() {
     assert_eq!(context.err(), None);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let _guard = canceller.drop_guard();
-        panic!("on the way out");
+        panic!("a panic drops the guard");
     }));
     assert!(panicked.is_err());
     assert_eq!(context.err(), Some(ContextError::Cancelled));
@@ -796,7 +818,7 @@ fn a_dropped_canceller_cancels_nothing() {
 }
 
 #[test]
-fn the_order_of_ends_is_that_of_the_tree_and_of_registration() {
+fn wait_reports_parents_before_children() {
     let (_, reactor) = simulated();
     let (root, canceller) = reactor.context().with_cancel();
     let children: Vec<_> = (0..20).map(|_| root.with_cancel()).collect();
@@ -806,7 +828,7 @@ fn the_order_of_ends_is_that_of_the_tree_and_of_registration() {
     let _young: Vec<_> =
         grandchildren.iter().enumerate().map(|(n, pair)| key(100 + n, pair)).collect();
     let _old: Vec<_> = children.iter().enumerate().map(|(n, pair)| key(n, pair)).collect();
-    // A wait has asked for marks before.
+    // A wait has requested marks before the cancellation.
     let mut events = Events::with_capacity(100);
     reactor.try_wait(&mut events).unwrap();
     canceller.cancel();
@@ -817,14 +839,14 @@ fn the_order_of_ends_is_that_of_the_tree_and_of_registration() {
 
 // Slack, clocks, and the reason in a chain of errors.
 
-/// A reactor whose timers may be 50 ms late, on a virtual clock.
+/// Returns a reactor on a virtual clock whose timers may be 50 ms late.
 fn slack_reactor() -> (Sim, Reactor) {
     let sim = Sim::new();
     (sim.clone(), Reactor::builder().slack(ms(50)).build_with(sim).unwrap())
 }
 
 #[test]
-fn a_deadline_is_told_without_the_reactors_slack() {
+fn a_deadline_ignores_the_reactors_slack() {
     let (sim, reactor) = slack_reactor();
     for turn in 0..3 {
         let begin = sim.now();
@@ -838,7 +860,7 @@ fn a_deadline_is_told_without_the_reactors_slack() {
         assert_eq!(sim.now() - begin, ms(10));
         assert!(context.err().is_some());
     }
-    // Another timer still has its slack.
+    // Timers still use the slack.
     let begin = sim.now();
     let timer = reactor.after(ms(10));
     reactor.recv(&timer).unwrap();
@@ -846,7 +868,7 @@ fn a_deadline_is_told_without_the_reactors_slack() {
 }
 
 #[test]
-fn a_closure_runs_at_a_deadline_without_the_reactors_slack() {
+fn closures_at_a_deadline_ignore_the_reactors_slack() {
     let (sim, reactor) = slack_reactor();
     let (context, _canceller) = reactor.context().with_timeout(ms(10));
     let (ran, clock) = (Rc::new(Cell::new(Time::ZERO)), sim.clone());
@@ -857,7 +879,7 @@ fn a_closure_runs_at_a_deadline_without_the_reactors_slack() {
 }
 
 #[test]
-fn a_deadline_has_the_slack_it_asks_for() {
+fn a_deadline_uses_its_own_slack() {
     let (sim, reactor) = simulated();
     let (context, _canceller) = reactor.context().with_timeout(ms(10));
     let done = reactor.done(&context).slack(ms(7));
@@ -872,7 +894,7 @@ fn a_deadline_has_the_slack_it_asks_for() {
 }
 
 #[test]
-fn an_instant_is_no_deadline_on_a_virtual_clock() {
+fn a_virtual_clock_refuses_an_instant_as_deadline() {
     let (_sim, reactor) = simulated();
     let soon = || Instant::now() + ms(5);
     for context in
@@ -889,7 +911,7 @@ fn an_instant_is_no_deadline_on_a_virtual_clock() {
         }
         assert_eq!(context.with_deadline(Time::ZERO).0.err(), Some(ContextError::DeadlineExceeded));
     }
-    // On a virtual clock that starts now, and on the real one, it is.
+    // The real clock, and a virtual clock that starts now, accept an instant.
     let reactor = support::on(Sim::starting_at(Time::now()));
     let (context, _canceller) = reactor.context().with_deadline(soon());
     let done = reactor.done(&context);
@@ -898,7 +920,7 @@ fn an_instant_is_no_deadline_on_a_virtual_clock() {
 }
 
 #[test]
-fn the_reason_is_in_the_chain_of_errors() {
+fn the_cancel_reason_is_the_error_source() {
     let full = || io::Error::from(io::ErrorKind::StorageFull);
     let is_full = |error: &(dyn Error + 'static)| {
         let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
@@ -911,7 +933,7 @@ fn the_reason_is_in_the_chain_of_errors() {
     assert!(is_full(&io::Error::from(cause)));
     let (late, _canceller) = Context::background().with_deadline_cause(Time::ZERO, full());
     assert!(is_full(&late.cause().unwrap()));
-    // Without a reason there is none.
+    // A cancellation without a reason has no source.
     let (plain, canceller) = Context::background().with_cancel();
     canceller.cancel();
     assert!(plain.cause().unwrap().source().is_none());

@@ -1,7 +1,8 @@
-//! What is due is found, whatever stale entries stand before it in the timer queue (rule 24).
+//! Checks that a due timer is found behind any number of stale entries in the timer queue (rule
+//! 24).
 //!
-//! Time is virtual. A queue is spoilt by thousands of timers that were stopped or put off: their
-//! entries stay in the queue, before that of the timer in question.
+//! Time is virtual. Each test stops or postpones thousands of timers: their stale entries stay in
+//! the queue, before the entry of the tested timer.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,42 +11,42 @@ use std::time::Duration;
 use pollmux::{CallbackContext, Events, Reactor, Select, Sim, Source, Time, Timer, never, select};
 use support::{ms, simulated, turn};
 
-/// A reactor, its clock, and what keeps the stale entries there.
-struct Spoilt {
+/// A reactor with stale entries, its clock, and the timers of these entries.
+struct StaleQueue {
     sim: Sim,
     reactor: Reactor,
     timers: Vec<Timer>,
 }
 
-/// How the entries came to be stale.
+/// The call that makes the entries stale.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Stop,
-    PutOff,
+    Postpone,
 }
 
-const WAYS: [(By, usize); 3] = [(By::Stop, 40_000), (By::PutOff, 10_000), (By::Stop, 9_000)];
+const WAYS: [(By, usize); 3] = [(By::Stop, 40_000), (By::Postpone, 10_000), (By::Stop, 9_000)];
 
-fn spoilt(by: By, n: usize) -> Spoilt {
+fn stale_queue(by: By, n: usize) -> StaleQueue {
     let (sim, reactor) = simulated();
     let timers = (0..n).map(|_| reactor.after(ms(1))).collect();
-    let spoilt = Spoilt { sim, reactor, timers };
-    spoilt.spoil(by);
-    spoilt
+    let stale_queue = StaleQueue { sim, reactor, timers };
+    stale_queue.make_stale(by);
+    stale_queue
 }
 
-impl Spoilt {
-    fn spoil(&self, by: By) {
+impl StaleQueue {
+    fn make_stale(&self, by: By) {
         for timer in &self.timers {
             match by {
                 By::Stop => timer.stop(),
-                By::PutOff => timer.reset(ms(3_600_000)),
+                By::Postpone => timer.reset(ms(3_600_000)),
             };
         }
     }
 }
 
-/// A callback that counts its calls, and the count.
+/// Returns a call counter and its closure. The closure re-arms itself with zero if `again` is set.
 fn counting(again: bool) -> (Rc<Cell<u32>>, impl FnMut(&CallbackContext<'_>) + 'static) {
     let count = Rc::new(Cell::new(0));
     let counter = count.clone();
@@ -61,19 +62,19 @@ fn counting(again: bool) -> (Rc<Cell<u32>>, impl FnMut(&CallbackContext<'_>) + '
 #[test]
 fn default_never_hides_a_due_timer() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2));
         s.sim.advance(ms(10));
         select! { s.reactor;
             recv(due) -> at => assert_eq!(at, Time::ZERO + ms(2)),
-            default => panic!("{by:?} {n}"),
+            default => panic!("{by:?} {n}: the timer was not found"),
         }
-        select! { s.reactor; recv(due) -> _ => panic!("twice"), default => {} }
+        select! { s.reactor; recv(due) -> _ => panic!("the timer fired twice"), default => {} }
     }
 }
 
 #[test]
-fn a_wrapped_source_is_due_as_its_timer_is() {
+fn a_wrapped_timer_is_found_when_due() {
     struct Own(Timer);
     impl Source for Own {
         type Item = Time;
@@ -85,16 +86,24 @@ fn a_wrapped_source_is_due_as_its_timer_is() {
         }
     }
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let own = Own(s.reactor.after(ms(2)));
         let boxed = Some(Box::new(s.reactor.after(ms(2))));
         let (tx, inbox) = s.reactor.channel(1).unwrap();
         tx.send(1).unwrap();
         s.sim.advance(ms(10));
-        select! { s.reactor; biased; recv(own) -> _ => {}, recv(inbox) -> _ => panic!("inbox") }
-        select! { s.reactor; biased; recv(boxed) -> _ => {}, recv(inbox) -> _ => panic!("inbox") }
+        select! { s.reactor; biased;
+            recv(own) -> _ => {},
+            recv(inbox) -> _ => panic!("the inbox was chosen first"),
+        }
+        select! { s.reactor; biased;
+            recv(boxed) -> _ => {},
+            recv(inbox) -> _ => panic!("the inbox was chosen second"),
+        }
         select! { s.reactor;
-            recv(own) -> _ => panic!("twice"), recv(boxed) -> _ => panic!("twice"), default => {},
+            recv(own) -> _ => panic!("the wrapped timer fired twice"),
+            recv(boxed) -> _ => panic!("the boxed timer fired twice"),
+            default => {},
         }
     }
 }
@@ -102,15 +111,15 @@ fn a_wrapped_source_is_due_as_its_timer_is() {
 #[test]
 fn a_timeout_never_hides_a_due_timer() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2));
         s.sim.advance(ms(10));
         let got = s.reactor.recv_timeout(&due, Duration::from_micros(100)).unwrap();
         assert_eq!(got, Some(Time::ZERO + ms(2)));
     }
     for (by, n) in WAYS {
-        // Due while the select sleeps, at the very end of its time.
-        let s = spoilt(by, n);
+        // The timer becomes due while the select sleeps, exactly at the timeout.
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2));
         let got = s.reactor.recv_timeout(&due, ms(2)).unwrap();
         assert_eq!(got, Some(Time::ZERO + ms(2)));
@@ -118,20 +127,20 @@ fn a_timeout_never_hides_a_due_timer() {
 }
 
 #[test]
-fn try_recv_and_try_wait_find_a_due_timer() {
+fn polls_never_hide_a_due_timer() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2)).with_key(7);
         s.sim.advance(ms(10));
         assert_eq!(support::ready_keys(&s.reactor), [7]);
         assert!(due.try_take().is_some());
 
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2));
         s.sim.advance(ms(10));
         assert!(s.reactor.try_recv(&due).unwrap().is_some());
 
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2)).with_key(7);
         assert_eq!(support::wait_keys_for(&s.reactor, ms(2)), [7]);
         assert!(due.try_take().is_some());
@@ -141,32 +150,32 @@ fn try_recv_and_try_wait_find_a_due_timer() {
 #[test]
 fn a_biased_select_takes_its_first_due_case() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let (tx, inbox) = s.reactor.channel(1).unwrap();
         let (due, ticker) = (s.reactor.after(ms(2)), s.reactor.every(ms(3)).unwrap());
         s.sim.advance(ms(10));
         tx.send(1).unwrap();
         select! { s.reactor; biased;
             recv(due) -> _ => {},
-            recv(ticker) -> _ => panic!("ticker"),
-            recv(inbox) -> _ => panic!("inbox"),
+            recv(ticker) -> _ => panic!("the ticker was chosen first"),
+            recv(inbox) -> _ => panic!("the inbox was chosen first"),
         }
         select! { s.reactor; biased;
-            recv(due) -> _ => panic!("twice"),
+            recv(due) -> _ => panic!("the timer fired twice"),
             recv(ticker) -> _ => {},
-            recv(inbox) -> _ => panic!("inbox"),
+            recv(inbox) -> _ => panic!("the inbox was chosen second"),
         }
         select! { s.reactor; biased;
-            recv(due) -> _ => panic!("twice"),
-            recv(ticker) -> _ => panic!("twice"),
+            recv(due) -> _ => panic!("the timer fired twice"),
+            recv(ticker) -> _ => panic!("the ticker fired twice"),
             recv(inbox) -> _ => {},
         }
     }
 }
 
 #[test]
-fn a_ready_channel_does_not_starve_a_hidden_timer() {
-    let s = spoilt(By::Stop, 40_000);
+fn ready_channels_do_not_starve_a_hidden_timer() {
+    let s = stale_queue(By::Stop, 40_000);
     let (tx, inbox) = s.reactor.channel(1).unwrap();
     let due = s.reactor.after(ms(2));
     s.sim.advance(ms(10));
@@ -175,7 +184,7 @@ fn a_ready_channel_does_not_starve_a_hidden_timer() {
     while due.deadline().is_some() {
         let _ = tx.try_send(1);
         select! { s.reactor; recv(due) -> _ => {}, recv(inbox) -> _ => turns += 1 }
-        s.spoil(By::PutOff);
+        s.make_stale(By::Postpone);
         assert!(turns < 8);
     }
 }
@@ -184,7 +193,7 @@ fn a_ready_channel_does_not_starve_a_hidden_timer() {
 fn a_select_set_finds_its_due_timers() {
     for (by, n) in WAYS {
         for biased in [false, true] {
-            let s = spoilt(by, n);
+            let s = stale_queue(by, n);
             let (tx, inbox) = s.reactor.channel(1).unwrap();
             let (due, never) = (s.reactor.after(ms(2)), s.reactor.timer());
             let ticker = s.reactor.every(ms(3)).unwrap();
@@ -213,9 +222,9 @@ fn a_select_set_finds_its_due_timers() {
 }
 
 #[test]
-fn a_select_set_times_out_after_its_timers() {
+fn a_select_set_prefers_timers_to_its_timeout() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let due = s.reactor.after(ms(2));
         let mut set = Select::new(&s.reactor);
         set.recv(&due);
@@ -226,13 +235,13 @@ fn a_select_set_times_out_after_its_timers() {
 #[test]
 fn a_context_deadline_is_found_when_due() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let (context, _canceller) = s.reactor.context().with_timeout(ms(2));
         let done = s.reactor.done(&context);
         s.sim.advance(ms(10));
-        select! { s.reactor; recv(done) -> _ => {}, default => panic!("{by:?} {n}") }
+        select! { s.reactor; recv(done) -> _ => {}, default => panic!("{by:?} {n}: not found") }
 
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let (context, _canceller) = s.reactor.context().with_timeout(ms(2));
         let done = s.reactor.done(&context).with_key(3);
         s.sim.advance(ms(10));
@@ -242,7 +251,7 @@ fn a_context_deadline_is_found_when_due() {
 }
 
 #[test]
-fn a_due_callback_runs_before_nothing_is_said() {
+fn a_poll_calls_due_callbacks_before_returning() {
     let ways: [fn(&Reactor); 3] = [
         |reactor| turn(reactor),
         |reactor| reactor.try_wait(&mut Events::with_capacity(1)).unwrap(),
@@ -254,21 +263,21 @@ fn a_due_callback_runs_before_nothing_is_said() {
         },
     ];
     for (by, n) in WAYS {
-        for (way, look) in ways.iter().enumerate() {
-            let ((count, call), s) = (counting(false), spoilt(by, n));
+        for (way, poll) in ways.iter().enumerate() {
+            let ((count, call), s) = (counting(false), stale_queue(by, n));
             s.reactor.call_after(ms(2), call).detach();
             s.sim.advance(ms(10));
-            look(&s.reactor);
+            poll(&s.reactor);
             assert_eq!(count.get(), 1, "{by:?} {n}, way {way}");
         }
     }
 }
 
 #[test]
-fn a_callback_makes_a_case_due_in_the_same_turn() {
-    // The callback arms the timer, which is due at once.
-    fn armed() -> (Spoilt, Rc<Timer>) {
-        let s = spoilt(By::Stop, 40_000);
+fn timers_armed_by_callbacks_fire_the_same_turn() {
+    // A due callback arms the timer with zero.
+    fn armed() -> (StaleQueue, Rc<Timer>) {
+        let s = stale_queue(By::Stop, 40_000);
         let timer = Rc::new(s.reactor.timer().with_key(1));
         let armed = timer.clone();
         s.reactor.call_after(ms(2), move |_| _ = armed.reset(Duration::ZERO)).detach();
@@ -276,7 +285,7 @@ fn a_callback_makes_a_case_due_in_the_same_turn() {
         (s, timer)
     }
     let (s, timer) = armed();
-    select! { s.reactor; recv(timer) -> _ => {}, default => panic!("default") }
+    select! { s.reactor; recv(timer) -> _ => {}, default => panic!("the timer was not found") }
     let (s, timer) = armed();
     let mut events = Events::with_capacity(1);
     s.reactor.try_wait(&mut events).unwrap();
@@ -286,7 +295,7 @@ fn a_callback_makes_a_case_due_in_the_same_turn() {
     set.recv(&timer);
     assert!(set.try_wait().unwrap().is_some());
 
-    // The same without a stale entry.
+    // The same holds without stale entries.
     let (sim, reactor) = simulated();
     let timer = Rc::new(reactor.timer());
     let armed = timer.clone();
@@ -294,7 +303,7 @@ fn a_callback_makes_a_case_due_in_the_same_turn() {
     for _ in 0..3 {
         call.reset(ms(1));
         sim.advance(ms(1));
-        select! { reactor; recv(timer) -> _ => {}, default => panic!("default") }
+        select! { reactor; recv(timer) -> _ => {}, default => panic!("the timer was not found") }
     }
     let mut set = Select::new(&reactor);
     set.recv(&timer);
@@ -304,9 +313,9 @@ fn a_callback_makes_a_case_due_in_the_same_turn() {
 }
 
 #[test]
-fn a_sleep_calls_all_that_was_due_once() {
+fn a_sleep_calls_each_due_callback_once() {
     for (by, n) in WAYS {
-        let s = spoilt(by, n);
+        let s = stale_queue(by, n);
         let count = Rc::new(Cell::new(0));
         let calls: Vec<_> = (0..10_000)
             .map(|_| {
@@ -321,8 +330,8 @@ fn a_sleep_calls_all_that_was_due_once() {
 }
 
 #[test]
-fn a_sleep_of_zero_calls_what_is_due() {
-    let ((count, call), s) = (counting(false), spoilt(By::Stop, 40_000));
+fn a_sleep_of_zero_calls_due_callbacks() {
+    let ((count, call), s) = (counting(false), stale_queue(By::Stop, 40_000));
     s.reactor.call_after(ms(2), call).detach();
     s.sim.advance(ms(10));
     s.reactor.sleep_blocking(Duration::ZERO).unwrap();
@@ -330,8 +339,8 @@ fn a_sleep_of_zero_calls_what_is_due() {
 }
 
 #[test]
-fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
-    // Each of them is called again at once: the sleep ends on time, with each of them called.
+fn busy_callbacks_delay_no_sleep() {
+    // Each callback is due again at once. The sleep calls each callback once and ends on time.
     let (sim, reactor) = simulated();
     let (counts, calls): (Vec<_>, Vec<_>) = (0..5_000)
         .map(|_| {
@@ -343,32 +352,33 @@ fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
     assert_eq!(sim.now(), Time::ZERO + ms(1));
     assert!(counts.iter().all(|count| count.get() == 1));
     assert!(calls.iter().all(|call| call.deadline() == Some(Time::ZERO + ms(1))));
-    // The next turn's: that is the next sleep, at whose end they are due once more.
+    // The second call belongs to the next turn. The next sleep makes that turn, and its end makes
+    // the callbacks due again.
     reactor.sleep_blocking(ms(1)).unwrap();
     assert_eq!(sim.now(), Time::ZERO + ms(2));
     assert!(counts.iter().all(|count| count.get() > 1));
 }
 
 #[test]
-fn at_the_end_of_a_timeout_callbacks_run_once() {
-    fn twice_at_most() -> (Reactor, Rc<Cell<u32>>) {
+fn a_timeouts_end_calls_each_callback_once() {
+    fn zero_callback() -> (Reactor, Rc<Cell<u32>>) {
         let reactor = support::on(Sim::new());
         let (count, call) = counting(true);
         reactor.call_after(ms(1), call).detach();
         (reactor, count)
     }
-    let (reactor, count) = twice_at_most();
+    let (reactor, count) = zero_callback();
     select! { reactor; recv(never::<()>()) -> _ => {}, default(ms(1)) => {} }
     assert_eq!(count.get(), 1);
     turn(&reactor);
     assert_eq!(count.get(), 2);
-    let (reactor, count) = twice_at_most();
+    let (reactor, count) = zero_callback();
     let mut events = Events::with_capacity(1);
     reactor.wait_timeout(&mut events, ms(1)).unwrap();
     assert_eq!(count.get(), 1);
     reactor.try_wait(&mut events).unwrap();
     assert_eq!(count.get(), 2);
-    let (reactor, count) = twice_at_most();
+    let (reactor, count) = zero_callback();
     let idle = reactor.timer();
     let mut set = Select::new(&reactor);
     set.recv(&idle);
@@ -379,8 +389,8 @@ fn at_the_end_of_a_timeout_callbacks_run_once() {
 }
 
 #[test]
-fn a_callback_called_after_the_end_runs_once() {
-    /// The call that takes until after the end, before the callback in question.
+fn a_callback_due_after_the_timeout_runs_once() {
+    /// The slow call that lasts beyond the timeout, before the counted callback.
     #[derive(Clone, Copy, Debug)]
     enum Slow {
         Post,
@@ -428,7 +438,7 @@ fn a_callback_called_after_the_end_runs_once() {
 }
 
 #[test]
-fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
+fn busy_callbacks_do_not_stop_virtual_time() {
     fn busy() -> (Sim, Reactor, Rc<Cell<u32>>) {
         let (sim, reactor) = simulated();
         let (count, call) = counting(true);
@@ -460,7 +470,7 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     assert!(set.wait().unwrap().recv(&timer).is_some());
     assert_eq!(sim.now(), Time::ZERO + ms(5));
 
-    // Two that arm each other.
+    // Two callbacks arm each other with zero.
     let (sim, reactor) = simulated();
     let ids = Rc::new(Cell::new(None));
     let of = |first: bool| {
@@ -477,7 +487,7 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
 }
 
 #[test]
-fn a_callback_armed_by_a_callback_runs_at_that_instant() {
+fn nested_zero_callbacks_run_at_the_same_instant() {
     let (_, reactor) = simulated();
     let seen = Rc::new(Cell::new(None));
     let then = seen.clone();
@@ -495,7 +505,7 @@ fn a_callback_armed_by_a_callback_runs_at_that_instant() {
 }
 
 #[test]
-fn a_busy_callback_does_not_prolong_a_real_sleep() {
+fn busy_callbacks_do_not_prolong_a_real_sleep() {
     let reactor = support::reactor();
     let (count, call) = counting(true);
     let call = reactor.call_after(Duration::ZERO, call);
@@ -504,8 +514,8 @@ fn a_busy_callback_does_not_prolong_a_real_sleep() {
     drop(call);
 }
 
-/// Has another thread post a closure that runs `then`, and waits until it is posted.
-fn posted(reactor: &Reactor, then: impl Fn() + Send + Clone + 'static) {
+/// Makes another thread post a closure that runs `then`, and blocks until the closure is posted.
+fn post_from_another_thread(reactor: &Reactor, then: impl Fn() + Send + Clone + 'static) {
     let remote = reactor.remote();
     reactor
         .call_after(Duration::ZERO, move |_| {
@@ -516,9 +526,9 @@ fn posted(reactor: &Reactor, then: impl Fn() + Send + Clone + 'static) {
 }
 
 #[test]
-fn posts_of_the_turn_run_before_nothing_is_said() {
+fn a_poll_runs_posts_before_returning() {
     for n in [0, 9_000] {
-        let s = spoilt(By::Stop, n);
+        let s = stale_queue(By::Stop, n);
         let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
         let (notifier, notified) = s.reactor.notifier();
         let mut events = Events::with_capacity(4);
@@ -530,33 +540,36 @@ fn posts_of_the_turn_run_before_nothing_is_said() {
             move || tx.send(1).unwrap()
         };
 
-        posted(&s.reactor, sends.clone());
+        post_from_another_thread(&s.reactor, sends.clone());
         s.reactor.try_wait(&mut events).unwrap();
         assert_eq!((events.len(), inbox.try_recv()), (1, Ok(1)));
 
-        posted(&s.reactor, move || notifier.notify());
+        post_from_another_thread(&s.reactor, move || notifier.notify());
         s.reactor.try_wait(&mut events).unwrap();
         assert_eq!((events.len(), notified.try_take()), (1, Some(())));
 
-        posted(&s.reactor, sends.clone());
+        post_from_another_thread(&s.reactor, sends.clone());
         assert_eq!(set.try_wait().unwrap().unwrap().recv(&inbox), Some(Ok(1)));
 
-        posted(&s.reactor, sends.clone());
-        select! { s.reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("{n}") }
+        post_from_another_thread(&s.reactor, sends.clone());
+        select! { s.reactor;
+            recv(inbox) -> n => assert_eq!(n, Ok(1)),
+            default => panic!("{n} stale entries: the message was not received"),
+        }
 
-        posted(&s.reactor, sends.clone());
+        post_from_another_thread(&s.reactor, sends.clone());
         assert_eq!(s.reactor.try_recv(&inbox).unwrap(), Some(Ok(1)));
 
-        // Something is ready already, and more is posted.
+        // A source is ready already, and a closure is posted as well.
         tx.send(7).unwrap();
         let other = s.reactor.after(Duration::ZERO).with_key(9);
-        posted(&s.reactor, sends.clone());
+        post_from_another_thread(&s.reactor, sends.clone());
         s.reactor.wait_timeout(&mut events, ms(1)).unwrap();
         assert_eq!((events.len(), inbox.len()), (2, 2));
         drop(other);
         inbox.try_iter().for_each(drop);
 
-        posted(&s.reactor, sends);
+        post_from_another_thread(&s.reactor, sends);
         s.reactor.wait_timeout(&mut events, ms(1)).unwrap();
         assert_eq!((events.len(), inbox.try_recv()), (1, Ok(1)));
     }
@@ -564,14 +577,14 @@ fn posts_of_the_turn_run_before_nothing_is_said() {
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn an_embedded_turn_leaves_no_post_unheard() {
+fn an_embedded_turn_loses_no_post() {
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let outer = pollmux::sys::Poller::new().unwrap();
     outer.register(&inner, 0, pollmux::sys::Interest::READABLE, pollmux::sys::Mode::Edge).unwrap();
     for _ in 0..20 {
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
-        posted(&reactor, move || tx.send(1).unwrap());
+        post_from_another_thread(&reactor, move || tx.send(1).unwrap());
         let mut ready = 0;
         while ready == 0 {
             outer.wait(&mut pollmux::sys::PollEvents::with_capacity(1), None).unwrap();
@@ -581,24 +594,30 @@ fn an_embedded_turn_leaves_no_post_unheard() {
     }
 }
 
-/// A reactor on a virtual clock that calls seven callbacks a turn, behind stale entries.
-fn with_batch(n: usize) -> Spoilt {
+/// Returns a reactor on a virtual clock that calls seven callbacks in a turn. `n` stale entries
+/// stand in its queue.
+fn with_batch(n: usize) -> StaleQueue {
     let sim = Sim::new();
     let builder = Reactor::builder().callback_batch(7).post_batch(3);
     let reactor = builder.build_with(sim.clone()).unwrap();
     let timers = (0..n).map(|_| reactor.after(ms(1))).collect();
-    let spoilt = Spoilt { sim, reactor, timers };
-    spoilt.spoil(By::PutOff);
-    spoilt
+    let stale_queue = StaleQueue { sim, reactor, timers };
+    stale_queue.make_stale(By::Postpone);
+    stale_queue
 }
 
-/// Callbacks that count, and arm themselves with zero.
-fn counted(reactor: &Reactor, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
-    counted_at(reactor, ms(2), callbacks, nests)
+/// Makes callbacks in 2 ms that count their calls and re-arm themselves with zero.
+fn counting_callbacks(reactor: &Reactor, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
+    counting_callbacks_after(reactor, ms(2), callbacks, nests)
 }
 
-/// The same, due at another time.
-fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
+/// Makes the same callbacks with another delay.
+fn counting_callbacks_after(
+    reactor: &Reactor,
+    d: Duration,
+    callbacks: usize,
+    nests: bool,
+) -> Vec<Rc<Cell<u32>>> {
     let counts: Vec<_> = (0..callbacks).map(|_| Rc::new(Cell::new(0))).collect();
     for count in &counts {
         let count = count.clone();
@@ -615,8 +634,8 @@ fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> 
 }
 
 #[test]
-fn small_batches_call_all_that_is_due_once() {
-    type Way = (&'static str, fn(&Spoilt));
+fn small_batches_call_each_due_callback_once() {
+    type Way = (&'static str, fn(&StaleQueue));
     let ways: [Way; 4] = [
         ("sleep", |s| s.reactor.sleep_blocking(ms(2)).unwrap()),
         ("sleep of zero", |s| {
@@ -633,7 +652,7 @@ fn small_batches_call_all_that_is_due_once() {
     for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
         for (way, wait) in ways {
             let s = with_batch(stale);
-            let counts = counted(&s.reactor, 100, nests);
+            let counts = counting_callbacks(&s.reactor, 100, nests);
             wait(&s);
             let seen: Vec<_> = counts.iter().map(|count| count.get()).collect();
             assert!(seen.iter().all(|&n| n == 1), "{way} {stale} {nests}: {seen:?}");
@@ -642,10 +661,10 @@ fn small_batches_call_all_that_is_due_once() {
 }
 
 #[test]
-fn nothing_is_said_after_one_batch_of_callbacks() {
+fn a_poll_calls_one_batch_and_finds_timers() {
     for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
         let s = with_batch(stale);
-        let counts = counted(&s.reactor, 100, nests);
+        let counts = counting_callbacks(&s.reactor, 100, nests);
         let due = s.reactor.after(ms(3)).with_key(5);
         s.sim.advance(ms(3));
         assert_eq!(support::ready_keys(&s.reactor), [5]);
@@ -660,17 +679,21 @@ fn nothing_is_said_after_one_batch_of_callbacks() {
             let called = counts.iter().map(|count| count.get()).sum::<u32>() - before;
             assert_eq!(called, 7, "{stale} {nests} turn {nth}");
         }
-        assert!(counts.iter().all(|count| (1..=2).contains(&count.get())), "in turn");
+        assert!(
+            counts.iter().all(|count| (1..=2).contains(&count.get())),
+            "the callbacks were not called in turn"
+        );
     }
 }
 
 #[test]
-fn callbacks_on_both_sides_of_stale_entries_are_one_batch() {
+fn callbacks_around_stale_entries_are_one_batch() {
     for nests in [false, true] {
         for waits in [false, true] {
             let s = with_batch(10_000);
-            let mut counts = counted_at(&s.reactor, Duration::from_micros(500), 20, nests);
-            counts.extend(counted(&s.reactor, 20, nests));
+            let mut counts =
+                counting_callbacks_after(&s.reactor, Duration::from_micros(500), 20, nests);
+            counts.extend(counting_callbacks(&s.reactor, 20, nests));
             s.sim.advance(ms(3));
             let mut events = Events::with_capacity(4);
             for nth in 1..=4 {
@@ -681,14 +704,14 @@ fn callbacks_on_both_sides_of_stale_entries_are_one_batch() {
                 }
                 let called: u32 = counts.iter().map(|count| count.get()).sum();
                 assert_eq!(called, 7 * nth, "{nests} {waits}");
-                s.spoil(By::PutOff);
+                s.make_stale(By::Postpone);
             }
         }
     }
 }
 
 #[test]
-fn virtual_time_waits_for_callbacks_over_many_batches() {
+fn virtual_time_waits_for_all_callback_batches() {
     let s = with_batch(0);
     let seen = Rc::new(Cell::new((0, Time::ZERO)));
     for _ in 0..5_000 {
@@ -702,8 +725,8 @@ fn virtual_time_waits_for_callbacks_over_many_batches() {
 }
 
 #[test]
-fn a_message_behind_posts_is_found_by_the_last_look() {
-    // A callback has another thread post more than a batch, and then send.
+fn a_poll_finds_a_message_behind_posts() {
+    // A callback makes another thread post more than a batch, and then send a message.
     for way in 0..3 {
         let s = with_batch(10_000);
         let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();

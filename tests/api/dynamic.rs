@@ -1,4 +1,4 @@
-//! `Select`: a reusable set of cases. Each test is named after what it shows; time is virtual.
+//! Checks `Select`, a reusable set of cases, in virtual time.
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -24,7 +24,7 @@ fn an_empty_set_is_an_error() {
 }
 
 #[test]
-fn a_set_of_nothing_but_never_deadlocks_in_virtual_time() {
+fn a_set_without_live_sources_is_a_deadlock() {
     let (_, reactor) = simulated();
     let (nothing, none) = (never::<()>(), None::<Timer>);
     let mut select = Select::new(&reactor);
@@ -34,7 +34,7 @@ fn a_set_of_nothing_but_never_deadlocks_in_virtual_time() {
 }
 
 #[test]
-fn sources_of_every_kind_take_part() {
+fn a_set_takes_every_kind_of_source() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
     let (timer, ticker) = (reactor.after(ms(5)), reactor.every(ms(3)).unwrap());
@@ -60,7 +60,7 @@ fn sources_of_every_kind_take_part() {
 }
 
 #[test]
-fn a_case_that_is_not_completed_is_chosen_again() {
+fn an_uncompleted_case_is_chosen_again() {
     let (_, reactor) = simulated();
     let timer = reactor.after(ms(1));
     let mut select = Select::new(&reactor);
@@ -73,7 +73,7 @@ fn a_case_that_is_not_completed_is_chosen_again() {
 }
 
 #[test]
-fn thousands_of_cases_are_found_by_the_one_that_is_ready() {
+fn one_ready_case_of_thousands_is_found() {
     let (_, reactor) = simulated();
     let ends: Vec<_> = (0..5_000).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
     let mut select = Select::new(&reactor);
@@ -91,11 +91,11 @@ fn thousands_of_cases_are_found_by_the_one_that_is_ready() {
 
 #[test]
 fn the_choice_is_uniform_or_biased() {
-    the_choice_is_uniform_or_biased_beside(0);
-    the_choice_is_uniform_or_biased_beside(50);
+    check_uniform_and_biased_choice(0);
+    check_uniform_and_biased_choice(50);
 }
 
-fn the_choice_is_uniform_or_biased_beside(idle: usize) {
+fn check_uniform_and_biased_choice(idle: usize) {
     let (_, reactor) = simulated();
     let timers: Vec<Timer> = (0..4).map(|_| reactor.after(Duration::ZERO)).collect();
     let idle: Vec<Timer> = (0..idle).map(|_| reactor.timer()).collect();
@@ -110,13 +110,13 @@ fn the_choice_is_uniform_or_biased_beside(idle: usize) {
         counts[select.wait().unwrap().index()] += 1;
         assert_eq!(biased.wait().unwrap().index(), 0);
     }
-    // Chi-squared with 3 degrees of freedom: above 30 once in a million runs.
+    // Chi-squared with 3 degrees of freedom exceeds 30 once in a million runs.
     let chi: f64 = counts.iter().map(|&n| (f64::from(n) - 10_000.0).powi(2) / 10_000.0).sum();
     assert!(chi < 30.0, "{counts:?}");
 }
 
 #[test]
-fn the_same_source_in_two_cases_is_chosen_as_either() {
+fn either_case_of_one_source_is_chosen() {
     let (_, reactor) = simulated();
     let timer = reactor.after(Duration::ZERO);
     let mut select = Select::new(&reactor);
@@ -129,14 +129,14 @@ fn the_same_source_in_two_cases_is_chosen_as_either() {
     assert!(select.remove(second));
     assert_eq!(select.wait().unwrap().index(), first);
     let third = select.recv(&timer);
-    assert_eq!(third, second, "a removed index is given again");
+    assert_eq!(third, second, "a removed index is used again");
     assert!(select.remove(first));
     assert_eq!(select.wait().unwrap().index(), third);
 }
 
-/// Alone, and beside so many cases that those that are ready are found by the reactor's lists.
+/// Beside 50 idle cases, the set finds ready cases by the reactor's lists.
 #[test]
-fn cases_come_and_go_while_a_choice_is_handled() {
+fn cases_can_change_while_a_choice_is_handled() {
     for idle in [0, 50] {
         let (_, reactor) = simulated();
         let mut select = Select::new(&reactor);
@@ -148,12 +148,12 @@ fn cases_come_and_go_while_a_choice_is_handled() {
         tx.send(2).unwrap();
         let chosen = select.wait().unwrap();
         assert_eq!(chosen.index(), first);
-        // Its case goes and another comes under the same index, which is ready already.
+        // Removes the chosen case. A new case with the same index is ready already.
         assert!(select.remove(first));
         assert_eq!(select.recv(reactor.after(Duration::ZERO)), first);
         assert_eq!(chosen.recv(&inbox), Some(Ok(1)));
         let chosen = select.wait().unwrap();
-        assert_eq!(chosen.index(), first, "the timer");
+        assert_eq!(chosen.index(), first, "the timer has the freed index");
         let again = select.recv(inbox.clone());
         drop((chosen, select.remove(first)));
         let chosen = select.wait().unwrap();
@@ -161,16 +161,16 @@ fn cases_come_and_go_while_a_choice_is_handled() {
         assert_eq!(
             (chosen.index(), chosen.recv(&*inbox)),
             (again, Some(Ok(2))),
-            "of a set that is gone"
+            "a choice outlives its set"
         );
         assert_eq!(Rc::strong_count(&inbox), 1);
     }
 }
 
-/// Sends before the sleep, when the set has looked at its cases.
-struct Last<F: Fn()>(F);
+/// Calls a closure just before the sleep, after the set has polled its cases.
+struct CallBeforeSleep<F: Fn()>(F);
 
-impl<F: Fn()> Source for Last<F> {
+impl<F: Fn()> Source for CallBeforeSleep<F> {
     type Item = ();
     fn is_ready(&self) -> bool {
         false
@@ -184,16 +184,16 @@ impl<F: Fn()> Source for Last<F> {
     }
 }
 
-/// A set of many cases finds the one channel among them before, at and in its sleep.
+/// The message comes just before the sleep, or during the sleep.
 #[test]
-fn a_message_ends_the_sleep_of_a_large_set() {
+fn a_message_ends_a_large_sets_sleep() {
     for asleep in [false, true] {
         let (sim, reactor, script) = scripted_reactor();
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
         let mut select = Select::new(&reactor);
         (0..50).for_each(|_| assert!(select.recv(reactor.timer()) < 50));
         let index = select.recv(&inbox);
-        // Ends the sleep that nobody ends.
+        // Ends a sleep that the message does not end.
         select.recv(reactor.after(ms(1_000)));
         if asleep {
             script.on_sleep(move || {
@@ -201,7 +201,7 @@ fn a_message_ends_the_sleep_of_a_large_set() {
                 Ok(())
             });
         } else {
-            select.recv(Last(move || tx.try_send(1).unwrap_or(())));
+            select.recv(CallBeforeSleep(move || tx.try_send(1).unwrap_or(())));
         }
         assert_eq!(select.wait().unwrap().index(), index);
         assert_eq!((inbox.try_recv(), sim.now()), (Ok(1), Time::ZERO));
@@ -209,9 +209,9 @@ fn a_message_ends_the_sleep_of_a_large_set() {
     }
 }
 
-/// A case that was found ready and is so no more hides no other one.
+/// A case that was found ready, and is not ready any more, hides no other case.
 #[test]
-fn a_stale_case_of_a_large_set_hides_no_other() {
+fn a_stale_case_hides_no_other() {
     let (_, reactor) = simulated();
     let ends: Vec<_> = (0..50).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
     let mut select = Select::new(&reactor);
@@ -221,14 +221,14 @@ fn a_stale_case_of_a_large_set_hides_no_other() {
         assert!(select.try_wait().unwrap().is_some());
         let others = (0..50).filter(|&other| other != n);
         others.for_each(|other| assert_eq!(ends[other].1.try_recv(), Ok(n)));
-        let chosen = select.try_wait().unwrap().expect("one is ready");
+        let chosen = select.try_wait().unwrap().expect("a ready case was not found");
         assert_eq!((chosen.index(), chosen.recv(&ends[n].1)), (n, Some(Ok(n))));
         assert!(select.try_wait().unwrap().is_none());
     }
 }
 
 #[test]
-fn an_owned_outbox_sends() {
+fn a_set_may_own_an_outbox() {
     let (_, reactor) = simulated();
     let (tx, rx) = channel::bounded(2);
     let outbox = Rc::new(reactor.register(tx).unwrap());
@@ -242,7 +242,7 @@ fn an_owned_outbox_sends() {
 
 #[test]
 #[should_panic(expected = "case 0 of the Select was chosen before its last wait")]
-fn a_send_case_that_a_later_wait_has_given_up_panics_with_the_reason() {
+fn completing_an_outdated_send_choice_panics() {
     let (_, reactor) = simulated();
     let (tx, rx) = channel::bounded(1);
     let outbox = reactor.register(tx.clone()).unwrap();
@@ -254,9 +254,9 @@ fn a_send_case_that_a_later_wait_has_given_up_panics_with_the_reason() {
     let _ = early.send(&outbox, 2);
 }
 
-/// The cost of each of n ready cases does not grow with n.
+/// The cost of a ready case does not depend on the number of ready cases.
 #[test]
-fn a_burst_of_ready_cases_is_taken_in_linear_time() {
+fn many_ready_cases_are_taken_in_linear_time() {
     let (_, reactor) = simulated();
     let each = |n: usize| {
         let ends: Vec<_> = (0..n).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
@@ -277,12 +277,12 @@ fn a_burst_of_ready_cases_is_taken_in_linear_time() {
         best / n as u32
     };
     let (few, many) = (each(200), each(4_000));
-    // Twenty times as much where each choice looks at all that is ready.
+    // If each choice walked over all ready cases, the factor would be 20.
     assert!(many < 6 * few, "{few:?} each of 200, {many:?} each of 4,000");
 }
 
 #[test]
-fn a_send_case_holds_room_until_it_is_completed_or_dropped() {
+fn a_chosen_send_case_reserves_its_room() {
     let (_, reactor) = simulated();
     let (tx, rx) = channel::bounded(1);
     let other = tx.clone();
@@ -291,7 +291,10 @@ fn a_send_case_holds_room_until_it_is_completed_or_dropped() {
     select.send(&outbox);
 
     let chosen = select.wait().unwrap();
-    assert!(other.try_send(9).is_err_and(|error| error.is_full()), "the room is taken");
+    assert!(
+        other.try_send(9).is_err_and(|error| error.is_full()),
+        "the reserved room was given to another sender"
+    );
     drop(chosen);
     other.try_send(1).unwrap();
     assert!(select.try_wait().unwrap().is_none());
@@ -304,7 +307,7 @@ fn a_send_case_holds_room_until_it_is_completed_or_dropped() {
 }
 
 #[test]
-fn a_send_case_is_woken_when_there_is_room() {
+fn room_in_a_channel_wakes_a_send_case() {
     let reactor = support::reactor();
     let (tx, rx) = channel::bounded(1);
     tx.send(0).unwrap();
@@ -322,7 +325,7 @@ fn a_send_case_is_woken_when_there_is_room() {
 }
 
 #[test]
-fn a_rendezvous_takes_part_at_both_ends() {
+fn a_set_takes_both_ends_of_a_rendezvous() {
     let here = support::reactor();
     let (tx, rx) = channel::bounded::<u32>(0);
     let outbox = here.register(tx).unwrap();
@@ -349,7 +352,7 @@ fn a_rendezvous_takes_part_at_both_ends() {
 }
 
 #[test]
-fn a_timeout_gives_nothing_and_a_due_case_beats_it() {
+fn a_due_case_beats_the_timeout() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(10));
     let mut select = Select::new(&reactor);
@@ -360,7 +363,7 @@ fn a_timeout_gives_nothing_and_a_due_case_beats_it() {
 }
 
 #[test]
-fn a_source_of_another_reactor_is_an_error_that_names_the_case() {
+fn a_foreign_source_error_names_the_case() {
     let ((_, here), (_, there)) = (simulated(), simulated());
     let (ours, theirs) = (here.after(ms(1)), there.after(ms(1)));
     let mut select = Select::new(&here);
@@ -375,7 +378,7 @@ fn a_source_of_another_reactor_is_an_error_that_names_the_case() {
 
 #[test]
 #[should_panic(expected = "case 0 of the Select is not a receive case of this source")]
-fn completing_a_case_with_another_source_panics_with_the_reason() {
+fn completing_a_case_with_another_source_panics() {
     let (_, reactor) = simulated();
     let (timer, other) = (reactor.after(Duration::ZERO), reactor.after(Duration::ZERO));
     let mut select = Select::new(&reactor);
@@ -384,7 +387,7 @@ fn completing_a_case_with_another_source_panics_with_the_reason() {
 }
 
 #[test]
-fn a_dropped_reactor_is_an_error() {
+fn a_set_without_its_reactor_is_an_error() {
     let (_, reactor) = simulated();
     let timer = reactor.after(ms(1));
     let mut select = Select::new(&reactor);
@@ -394,7 +397,7 @@ fn a_dropped_reactor_is_an_error() {
 }
 
 #[test]
-fn a_select_macro_and_a_set_share_their_sources() {
+fn sets_and_select_macros_can_share_sources() {
     let (_, reactor) = simulated();
     let (tx, inbox): (_, Inbox<u32>) = reactor.channel(4).unwrap();
     let mut select = Select::new(&reactor);
@@ -408,12 +411,12 @@ fn a_select_macro_and_a_set_share_their_sources() {
         } else {
             assert_eq!(inbox.try_take(), Some(Ok(n)));
         }
-        assert!(select.try_wait().unwrap().is_none(), "nothing is left after {n}");
+        assert!(select.try_wait().unwrap().is_none(), "a case is still ready after message {n}");
     }
 }
 
 #[test]
-fn what_is_ready_outside_the_set_does_not_slow_it_down() {
+fn ready_sources_outside_the_set_cost_nothing() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (_tx, silent) = reactor.channel::<u32>(1).unwrap();
@@ -427,17 +430,17 @@ fn what_is_ready_outside_the_set_does_not_slow_it_down() {
     };
     turn(0);
     let forgotten: Vec<_> = (0..200_000).map(|_| reactor.after(Duration::ZERO)).collect();
-    // The forgotten ones expire in pieces.
+    // The forgotten timers expire in batches.
     (0..200).for_each(&mut turn);
     let ((), took) = timed(|| (0..10_000).for_each(&mut turn));
-    // Walking over all that is ready would take 200,000 steps a turn: minutes of CPU time.
+    // Walking over all ready sources would take 200,000 steps a turn, so minutes of CPU time.
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(first, 0);
     drop(forgotten);
 }
 
 #[test]
-fn the_end_of_a_channel_is_chosen_for_ever() {
+fn a_disconnected_channel_is_always_ready() {
     let (_, reactor) = simulated();
     for biased in [false, true] {
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
@@ -458,7 +461,7 @@ fn the_end_of_a_channel_is_chosen_for_ever() {
                 Some(Err(RecvError))
             );
         }
-        // The other cases still have their turn, and the end is the first one's that is biased.
+        // The other cases are still chosen, unless a biased set prefers the disconnected channel.
         other.send(2).unwrap();
         let mut indices = Vec::new();
         while !others.is_empty() && indices.len() < 200 {
@@ -479,9 +482,9 @@ fn the_end_of_a_channel_is_chosen_for_ever() {
 }
 
 #[test]
-fn an_end_that_was_taken_elsewhere_is_not_lost() {
+fn a_disconnection_received_elsewhere_is_not_lost() {
     let (_, reactor) = simulated();
-    // Taken before the case was added, and behind the set's back later.
+    // The disconnection is received before the case is added, or later without the set.
     for early in [true, false] {
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
         let idle: Vec<_> = (0..8).map(|_| reactor.timer()).collect();
@@ -503,13 +506,13 @@ fn an_end_that_was_taken_elsewhere_is_not_lost() {
             assert!([index, twice].contains(&chosen.index()));
             assert_eq!(chosen.recv(&inbox), Some(Err(RecvError)));
         }
-        // A wait reports the end until it was taken, and it was.
+        // A wait reports a disconnection only until it has been received.
         assert_eq!(support::ready_keys(&reactor), []);
     }
 }
 
 #[test]
-fn a_cancelled_context_is_chosen_for_ever() {
+fn a_cancelled_context_is_always_ready() {
     let (sim, reactor) = simulated();
     let (context, canceller) = reactor.context().with_cancel();
     let (limited, _keep) = reactor.context().with_timeout(ms(3));
@@ -522,9 +525,10 @@ fn a_cancelled_context_is_chosen_for_ever() {
         assert_eq!(chosen.index(), first);
         assert!(chosen.recv(&done).is_some());
     }
-    // Also one whose deadline has passed, and that was taken by a select! before.
+    // A context is also ready when its deadline has passed and a `select!` has taken its end
+    // before.
     sim.advance(ms(4));
-    select! { reactor; recv(timeout) -> _ => {}, default => panic!("not done") }
+    select! { reactor; recv(timeout) -> _ => {}, default => panic!("the deadline was not found") }
     select.remove(first);
     for _ in 0..3 {
         let chosen = select.wait().unwrap();
@@ -534,7 +538,7 @@ fn a_cancelled_context_is_chosen_for_ever() {
 }
 
 #[test]
-fn many_ends_beside_a_small_set_cost_nothing() {
+fn disconnected_channels_outside_the_set_are_ignored() {
     let (_, reactor) = simulated();
     let ended: Vec<_> = (0..1_000).map(|_| reactor.channel::<u32>(1).unwrap().1).collect();
     ended.iter().for_each(|inbox| assert!(inbox.try_recv().is_err()));
@@ -556,10 +560,10 @@ fn many_ends_beside_a_small_set_cost_nothing() {
 }
 
 #[test]
-fn foreign_cases_are_known_by_their_reactor() {
+fn foreign_cases_are_found_by_their_reactor() {
     let (_, reactor) = simulated();
     let (_, other) = simulated();
-    // Their slots, and so their tokens, are equal to ours.
+    // The foreign timers have the same slots as ours, and so the same tokens.
     let theirs = [other.after(ms(1)), other.after(ms(1)), other.after(ms(1))];
     let ours = [reactor.after(ms(1)), reactor.timer(), reactor.timer()];
     let (tx, _rx) = channel::bounded::<u32>(1);
@@ -584,20 +588,21 @@ fn foreign_cases_are_known_by_their_reactor() {
     assert_eq!(chosen.index(), mine);
     assert!(chosen.recv(&ours[0]).is_some());
     assert_eq!(select.len(), 1);
-    // A foreign one in the place of another, and out again, leaves ours where they are.
+    // Adding and removing a foreign case leaves our cases unchanged.
     let index = select.recv(&theirs[0]);
     names(&mut select, &format!("case {index} "));
     select.remove(index);
     ours[0].reset(ms(1));
     assert_eq!(select.wait().unwrap().index(), mine);
-    // An outbox of another reactor, too.
+    // An outbox of another reactor is an error, too.
     let index = select.send(&outbox);
     names(&mut select, &format!("case {index} "));
     select.remove(index);
     assert_eq!(select.wait().unwrap().index(), mine);
 }
 
-/// Never ready, and counts the sleeps. Ready after a hundred, so that a loop that spins ends.
+/// A source that counts the sleeps. The source becomes ready after a hundred sleeps, so
+/// that a spinning loop ends.
 #[derive(Default)]
 struct Sleeps(Cell<u32>);
 
@@ -632,11 +637,11 @@ fn an_offer_does_not_wake_its_own_reactor() {
     select.recv(&inbox);
     select.send(&outbox);
     assert!(select.wait_timeout(ms(1)).unwrap().is_none());
-    // After a `wait` the inbox asks to be marked, and a `select!` with the outbox sleeps, too.
+    // After a `wait` the inbox requests marks. A `select!` with the outbox still sleeps.
     reactor.wait_timeout(&mut Events::new(), ms(1)).unwrap();
     select! { reactor;
-        send(outbox, 1) -> _ => panic!("nobody is there"),
-        recv(sleeps) -> _ => panic!("it spins"),
+        send(outbox, 1) -> _ => panic!("the offer was accepted without a receiver"),
+        recv(sleeps) -> _ => panic!("the select spins"),
         default(ms(1)) => {}
     }
     assert_eq!(sim.now() - Time::ZERO, ms(4));

@@ -1,7 +1,7 @@
-//! The reactor inside another loop, here a bare epoll: its fd is readable exactly when a turn has
-//! something to do.
+//! Checks a reactor inside another loop, here a bare poller. The reactor's fd is readable exactly
+//! when a turn has work to do.
 
-// Where no kqueue can be waited for (build.rs) there is nothing to test.
+// Where no kqueue can be waited for (build.rs), embedding does not exist.
 #![cfg(not(flat))]
 
 use std::cell::Cell;
@@ -21,57 +21,61 @@ use support::{HOUR, Random, allow_fds, alone, dog, ms, no_new_processes, thread}
 
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
 
-/// Somebody else's loop.
+/// The outer loop.
 struct Outer {
     poller: Poller,
     events: PollEvents,
-    /// Waits that ended with an event.
-    ups: u64,
+    /// The number of waits that ended with an event.
+    wake_ups: u64,
 }
 
 impl Outer {
     fn around(fd: impl AsFd, mode: Mode) -> Outer {
-        let outer =
-            Outer { poller: Poller::new().unwrap(), events: PollEvents::with_capacity(8), ups: 0 };
+        let outer = Outer {
+            poller: Poller::new().unwrap(),
+            events: PollEvents::with_capacity(8),
+            wake_ups: 0,
+        };
         outer.poller.register(fd, 0, Interest::READABLE, mode).unwrap();
         outer
     }
 
-    /// Sleeps until there is something. The watchdog notices when that never comes.
+    /// Sleeps until the fd is readable. If the fd never becomes readable, the watchdog ends the
+    /// test.
     fn sleep(&mut self) {
         while let Err(error) = self.poller.wait(&mut self.events, None) {
             assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         }
         assert_eq!(self.events.len(), 1);
-        self.ups += 1;
+        self.wake_ups += 1;
     }
 
-    /// Whether a wait would return now; an edge is taken by that.
-    fn is_up(&mut self) -> bool {
+    /// Returns true if a wait would return now. In edge mode this call consumes the edge.
+    fn is_readable(&mut self) -> bool {
         self.poller.wait(&mut self.events, Some(Duration::ZERO)).unwrap();
         let up = !self.events.is_empty();
-        self.ups += u64::from(up);
+        self.wake_ups += u64::from(up);
         up
     }
 
-    /// Whether the fd stays quiet for a while that is long for a kernel.
+    /// Returns true if the fd does not become readable within `d`.
     fn is_quiet_for(&mut self, d: Duration) -> bool {
         self.poller.wait(&mut self.events, Some(d)).unwrap();
-        self.ups += u64::from(!self.events.is_empty());
+        self.wake_ups += u64::from(!self.events.is_empty());
         self.events.is_empty()
     }
 }
 
-/// Turns until a turn finds nothing and the fd is quiet, as an outer loop would in the end.
+/// Turns until a turn finds nothing and the fd is quiet, as an outer loop does in the end.
 #[track_caller]
 fn settle(outer: &mut Outer, inner: &Embedded) {
     for _ in 0..4 {
         let found = inner.turn().unwrap();
-        if found == 0 && !outer.is_up() {
+        if found == 0 && !outer.is_readable() {
             return;
         }
     }
-    panic!("the fd does not fall silent");
+    panic!("the fd stays readable although no work is left");
 }
 
 /// Sleeps and turns until the condition holds.
@@ -93,26 +97,25 @@ fn embedded_on(reactor: Reactor, mode: Mode) -> (Reactor, Embedded, Outer) {
 }
 
 #[test]
-fn the_fd_is_quiet_while_there_is_nothing_to_do() {
+fn an_idle_reactors_fd_is_not_readable() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
         let timer = reactor.after(HOUR);
         settle(&mut outer, &inner);
-        // Wall time: it must stay so.
+        // The fd must stay quiet for some real time.
         assert!(outer.is_quiet_for(ms(30)));
         for _ in 0..10 {
             assert_eq!(inner.turn().unwrap(), 0);
-            assert!(!outer.is_up(), "{mode:?}");
+            assert!(!outer.is_readable(), "{mode:?}: the fd is readable after an empty turn");
         }
         assert!(inbox.is_empty() && !timer.is_ready());
     }
 }
 
-/// Looks of its own between the turns, of which a reactor with fds makes one in 100 us, are no
-/// reason for a turn.
+/// A reactor with fds polls every 100 µs between turns. An idle poll needs no turn.
 #[test]
-fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
+fn an_idle_poll_between_turns_requests_no_turn() {
     support::exact("counts syscalls");
     let _dog = dog();
     for mode in MODES {
@@ -123,7 +126,7 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         let timer = reactor.after(HOUR);
         settle(&mut outer, &inner);
         for _ in 0..5 {
-            thread::sleep(ms(1)); // longer than a poll interval: the select looks
+            thread::sleep(ms(1)); // longer than a poll interval, so the select polls
             let before = reactor.stats();
             select! { reactor;
                 recv(ours) -> _ => panic!(),
@@ -133,9 +136,9 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
             }
             let during = reactor.stats() - before;
             assert_eq!((during.polls, during.wakes, during.arms), (1, 0, 0), "{during}");
-            assert!(!outer.is_up(), "{mode:?}");
+            assert!(!outer.is_readable(), "{mode:?}: an idle poll requested a turn");
         }
-        // What such a look finds, or takes from the outer loop, is told all the same.
+        // A poll that finds an event, or consumes the outer loop's event, requests a turn.
         theirs.write_all(b"x").unwrap();
         thread::sleep(ms(1));
         assert!(inbox.try_recv().is_err() && reactor.try_recv(&timer).unwrap().is_none());
@@ -144,7 +147,7 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         ours.clear_readiness(pollmux::sys::Readiness::ALL);
         settle(&mut outer, &inner);
         timer.reset(ms(2));
-        settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
+        settle_unless_due(&mut outer, &inner, timer.deadline().unwrap());
         thread::sleep(ms(3));
         while !timer.is_ready() {
             assert!(reactor.try_recv(&ours).unwrap().is_none());
@@ -152,9 +155,9 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         outer.sleep();
         assert_eq!(inner.turn().unwrap(), 1);
         timer.reset(ms(2));
-        settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
+        settle_unless_due(&mut outer, &inner, timer.deadline().unwrap());
         timer.reset(HOUR);
-        thread::sleep(ms(3)); // the stale deadline passes
+        thread::sleep(ms(3)); // lets the stale deadline pass
         assert!(reactor.try_recv(&ours).unwrap().is_none());
         timer.reset(ms(2));
         outer.sleep();
@@ -171,7 +174,7 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
 }
 
 #[test]
-fn a_message_from_another_thread_raises_the_fd() {
+fn another_threads_message_makes_the_fd_readable() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -182,28 +185,28 @@ fn a_message_from_another_thread_raises_the_fd() {
         assert_eq!(inner.turn().unwrap(), 1);
         select! { reactor;
             recv(inbox) -> got => assert_eq!(got, Ok(7)),
-            default => panic!("{mode:?}"),
+            default => panic!("{mode:?}: no message"),
         }
     }
 }
 
 #[test]
-fn a_message_from_the_same_thread_raises_the_fd() {
+fn the_same_threads_message_makes_the_fd_readable() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
         settle(&mut outer, &inner);
         for n in 0..100 {
-            assert!(!outer.is_up());
+            assert!(!outer.is_readable());
             tx.send(n).unwrap();
-            assert!(outer.is_up(), "{mode:?}, message {n}");
+            assert!(outer.is_readable(), "{mode:?}, message {n}");
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!(inbox.try_recv(), Ok(n));
             settle(&mut outer, &inner);
         }
-        // So does the end.
+        // A disconnection makes the fd readable, too.
         drop(tx);
-        assert!(outer.is_up());
+        assert!(outer.is_readable());
         assert_eq!(inner.turn().unwrap(), 1);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
         settle(&mut outer, &inner);
@@ -211,16 +214,16 @@ fn a_message_from_the_same_thread_raises_the_fd() {
 }
 
 #[test]
-fn a_message_sent_before_the_embedding_is_found() {
+fn messages_sent_before_the_embedding_are_found() {
     for mode in MODES {
         let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(4).unwrap();
         let due = reactor.after(Duration::ZERO);
         tx.send(1).unwrap();
         let inner = reactor.embed().unwrap();
-        // Added to the outer loop only now: it is told nevertheless.
+        // The fd joins the outer loop only now, and must still be readable.
         let mut outer = Outer::around(&inner, mode);
-        assert!(outer.is_up(), "{mode:?}");
+        assert!(outer.is_readable(), "{mode:?}");
         assert_eq!(inner.turn().unwrap(), 2);
         assert_eq!(inbox.try_recv(), Ok(1));
         assert!(due.try_take().is_some());
@@ -229,47 +232,48 @@ fn a_message_sent_before_the_embedding_is_found() {
 }
 
 #[test]
-fn a_receiver_registered_between_turns_raises_the_fd_when_it_holds_something() {
+fn registering_a_nonempty_receiver_makes_the_fd_readable() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         settle(&mut outer, &inner);
         let (tx, rx) = pollmux::channel::bounded(2);
         tx.send(1).unwrap();
         let inbox = reactor.register(rx).unwrap();
-        assert!(outer.is_up(), "{mode:?}");
+        assert!(outer.is_readable(), "{mode:?}");
         assert_eq!(inner.turn().unwrap(), 1);
         assert_eq!(inbox.try_recv(), Ok(1));
         settle(&mut outer, &inner);
-        // And one that holds nothing does when it gets something.
+        // An empty receiver makes the fd readable when a message comes.
         let (ty, rx) = pollmux::channel::bounded(2);
         let other = reactor.register(rx).unwrap();
-        assert!(!outer.is_up());
+        assert!(!outer.is_readable());
         ty.send(2).unwrap();
-        assert!(outer.is_up());
+        assert!(outer.is_readable());
         inner.turn().unwrap();
         assert_eq!(other.try_recv(), Ok(2));
     }
 }
 
 #[test]
-fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
+fn a_timer_makes_the_fd_readable_when_due() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.timer();
-        // Wall time: it is the kernel's timer that raises the fd.
+        // This test needs real time, because the kernel's timer makes the fd readable.
         for delay in [1, 3, 12].map(ms) {
             settle(&mut outer, &inner);
             timer.reset(delay);
             let due = timer.deadline().unwrap();
-            assert!(outer.is_up(), "a turn must arm it");
-            // A turn that comes late finds it due, and raises the fd as the timer would.
+            assert!(outer.is_readable(), "the reset requested no turn to arm the timer");
+            // A late turn finds the timer due, and makes the fd readable as the kernel's timer
+            // would.
             assert!(
                 inner.turn().unwrap() == 0 || Time::now() >= due,
-                "{mode:?}: early for {delay:?}"
+                "{mode:?}: the timer fired early for {delay:?}"
             );
             outer.sleep();
-            assert!(Time::now() >= due, "{mode:?}: early for {delay:?}");
+            assert!(Time::now() >= due, "{mode:?}: the fd is readable early for {delay:?}");
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!(timer.try_take(), Some(due));
         }
@@ -279,13 +283,13 @@ fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
 }
 
 #[test]
-fn a_timer_due_at_once_raises_the_fd_at_once() {
+fn a_due_timer_makes_the_fd_readable_immediately() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         settle(&mut outer, &inner);
         for past in [false, true] {
             let timer = if past { reactor.at(Time::ZERO) } else { reactor.after(Duration::ZERO) };
-            assert!(outer.is_up(), "{mode:?}");
+            assert!(outer.is_readable(), "{mode:?}");
             assert_eq!(inner.turn().unwrap(), 1);
             select! { reactor; recv(timer) -> _ => {}, default => panic!() }
             settle(&mut outer, &inner);
@@ -294,7 +298,7 @@ fn a_timer_due_at_once_raises_the_fd_at_once() {
 }
 
 #[test]
-fn a_ticker_raises_the_fd_again_and_again() {
+fn each_tick_makes_the_fd_readable() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -314,26 +318,27 @@ fn a_ticker_raises_the_fd_again_and_again() {
                 default => {}
             }
         }
-        assert!(outer.ups <= 3 * ticks + 5, "{} wake-ups for {ticks} ticks", outer.ups);
+        assert!(outer.wake_ups <= 3 * ticks + 5, "{} wake-ups for {ticks} ticks", outer.wake_ups);
     }
 }
 
 #[test]
-fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
+fn earlier_deadlines_between_turns_fire_on_time() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
         settle(&mut outer, &inner);
         for round in 0..5 {
-            // By a reset, or by a timer that did not exist before.
+            // Even rounds reset the timer, and odd rounds make a new timer.
             let new = (round % 2 == 1).then(|| reactor.after(ms(5)));
             if new.is_none() {
                 assert!(timer.reset(ms(5)));
             }
             let timer = new.as_ref().unwrap_or(&timer);
             let due = timer.deadline().unwrap();
-            // An outer loop that is not told would sleep for an hour, and the watchdog would bark.
+            // Without a wake-up the outer loop would sleep for an hour, and the watchdog would end
+            // the test.
             turns_until(&mut outer, &inner, || timer.is_ready());
             assert!(Time::now() >= due);
             assert_eq!(timer.try_take(), Some(due));
@@ -344,7 +349,7 @@ fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
 }
 
 #[test]
-fn a_later_deadline_between_turns_costs_nothing() {
+fn later_deadlines_between_turns_cost_no_syscall() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
@@ -354,35 +359,36 @@ fn a_later_deadline_between_turns_costs_nothing() {
         for n in 0..100 {
             assert!(timer.reset(HOUR + ms(n)));
             assert!(ticker.restart());
-            assert!(!outer.is_up(), "{mode:?}");
+            assert!(!outer.is_readable(), "{mode:?}: a later deadline requested a turn");
         }
         assert_eq!((reactor.stats() - before).syscalls(), 0);
         assert_eq!(inner.turn().unwrap(), 0);
         let during = reactor.stats() - before;
         assert_eq!((during.polls, during.syscalls()), (1, 1), "{during}");
-        assert!(!outer.is_up());
+        assert!(!outer.is_readable());
     }
 }
 
 #[test]
-fn a_stale_deadline_costs_one_turn_and_is_never_early() {
+fn a_stale_deadline_costs_one_turn() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(ms(4));
-        settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
+        settle_unless_due(&mut outer, &inner, timer.deadline().unwrap());
         assert!(timer.reset(ms(40)));
         let due = timer.deadline().unwrap();
-        let ups = outer.ups;
+        let wake_ups = outer.wake_ups;
         turns_until(&mut outer, &inner, || timer.is_ready());
         assert!(Time::now() >= due);
-        // One at the stale deadline, one at the true one, and one to spare for a turn that arms.
-        assert!(outer.ups - ups <= 3, "{mode:?}: {} wake-ups", outer.ups - ups);
+        // The stale deadline and the true deadline cost a wake-up each. A turn that arms may cost a
+        // third.
+        assert!(outer.wake_ups - wake_ups <= 3, "{mode:?}: {} wake-ups", outer.wake_ups - wake_ups);
     }
 }
 
 #[test]
-fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
+fn many_earlier_deadlines_cost_one_arm() {
     support::exact("counts syscalls");
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -392,9 +398,9 @@ fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
         for n in 1..50u32 {
             timer.reset(HOUR - ms(60_000) * n);
         }
-        assert!(outer.is_up());
+        assert!(outer.is_readable());
         assert_eq!(inner.turn().unwrap(), 0);
-        assert!(!outer.is_up(), "{mode:?}");
+        assert!(!outer.is_readable(), "{mode:?}: the fd is readable after the turn");
         assert_eq!(inner.turn().unwrap(), 0);
         let during = reactor.stats() - before;
         assert_eq!(
@@ -406,7 +412,7 @@ fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
 }
 
 #[test]
-fn what_a_turn_leaves_over_raises_the_fd_again() {
+fn unreceived_messages_keep_the_fd_readable() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(8).unwrap();
@@ -415,28 +421,28 @@ fn what_a_turn_leaves_over_raises_the_fd_again() {
         (0..5).for_each(|n| tx.send(n).unwrap());
         timer.reset(Duration::ZERO);
         for n in 0..5 {
-            assert!(outer.is_up(), "{mode:?}, message {n}");
-            assert_eq!(inner.turn().unwrap(), 2, "an inbox with something in it, and the timer");
-            // One at a time.
+            assert!(outer.is_readable(), "{mode:?}, message {n}");
+            assert_eq!(inner.turn().unwrap(), 2, "the inbox with its messages, and the timer");
+            // Receives a single message in each turn.
             assert_eq!(inbox.try_recv(), Ok(n));
         }
-        assert!(outer.is_up());
-        assert_eq!(inner.turn().unwrap(), 1, "the timer alone");
-        assert!(outer.is_up());
-        // Stopped instead of taken: that is enough.
+        assert!(outer.is_readable());
+        assert_eq!(inner.turn().unwrap(), 1, "only the timer is ready");
+        assert!(outer.is_readable());
+        // Stopping the timer, instead of taking its value, is enough.
         assert!(timer.stop());
         settle(&mut outer, &inner);
     }
 }
 
 #[test]
-fn more_due_timers_than_a_turn_handles_raise_the_fd_until_all_are_handled() {
+fn the_fd_stays_readable_until_all_timers_fire() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timers: Vec<_> = (0..2_000).map(|_| reactor.after(Duration::ZERO)).collect();
         let mut fired = 0;
         while fired < timers.len() {
-            assert!(outer.is_up(), "{mode:?}: {fired} have fired");
+            assert!(outer.is_readable(), "{mode:?}: {fired} have fired");
             inner.turn().unwrap();
             fired += timers.iter().filter(|timer| timer.try_take().is_some()).count();
         }
@@ -445,20 +451,20 @@ fn more_due_timers_than_a_turn_handles_raise_the_fd_until_all_are_handled() {
 }
 
 #[test]
-fn stopped_timers_in_number_do_not_keep_the_fd_up() {
+fn stopped_timers_do_not_keep_the_fd_readable() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timers: Vec<_> = (0..2_000).map(|n| reactor.after(ms(n % 3))).collect();
         timers.iter().for_each(|timer| assert!(timer.stop()));
-        // Turns put them right a number at a time.
+        // Each turn removes a bounded number of stopped timers.
         let mut turns = 0;
         loop {
             turns += 1;
             assert_eq!(inner.turn().unwrap(), 0);
-            if !outer.is_up() && outer.is_quiet_for(ms(5)) {
+            if !outer.is_readable() && outer.is_quiet_for(ms(5)) {
                 break;
             }
-            assert!(turns < 100, "{mode:?}: the fd does not fall silent");
+            assert!(turns < 100, "{mode:?}: the fd stays readable although no work is left");
         }
         drop(timers);
     }
@@ -473,7 +479,7 @@ fn send_with_pauses(tx: &Sender<u64>, seed: u64, messages: u64) {
 }
 
 #[test]
-fn thousands_of_messages_from_another_thread_arrive_once_each() {
+fn another_threads_messages_arrive_once_each() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -485,7 +491,8 @@ fn thousands_of_messages_from_another_thread_arrive_once_each() {
             outer.sleep();
             inner.turn().unwrap();
             turns += 1;
-            // Nothing, one, or all: what is left is reported again.
+            // Receives no message, a single message, or all messages. The next turn must report the
+            // rest.
             let take = [0, 1, usize::MAX][random.below(8).min(2) as usize];
             for _ in 0..take {
                 match inbox.try_recv() {
@@ -500,18 +507,18 @@ fn thousands_of_messages_from_another_thread_arrive_once_each() {
         }
         assert_eq!(next, rounds);
         sender.join().unwrap();
-        // A message raises the fd; a turn that finds it raises it again; one that finds nothing
-        // does not. A quarter of the turns take too little.
+        // A message makes the fd readable, and so does a turn that finds a message. A turn that
+        // finds nothing does not. A quarter of the turns receive too few messages.
         assert!(
-            outer.ups <= 3 * rounds + 10,
+            outer.wake_ups <= 3 * rounds + 10,
             "{mode:?}: {} wake-ups in {turns} turns for {rounds} messages",
-            outer.ups
+            outer.wake_ups
         );
     }
 }
 
 #[test]
-fn messages_received_by_select_after_each_turn_arrive_once_each() {
+fn messages_received_by_select_arrive_once_each() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -531,8 +538,7 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
                     },
                     recv(ticker) -> tick => {
                         assert!(tick.scheduled <= Time::now());
-                        // The last stretch has no help from the ticker: a message that raised
-                        // nothing would be seen.
+                        // The ticker does not run in the second half, so that a lost wake-up shows.
                         if next > rounds / 2 { ticker.stop(); }
                     }
                     default => break,
@@ -544,7 +550,7 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
 }
 
 #[test]
-fn two_reactors_live_in_one_outer_loop() {
+fn one_outer_loop_can_drive_two_reactors() {
     let _dog = dog();
     for mode in MODES {
         let reactors = [support::reactor(), support::reactor()];
@@ -557,19 +563,19 @@ fn two_reactors_live_in_one_outer_loop() {
         let inboxes = [first, second];
         let senders = [to_first, to_second];
         let far = [reactors[0].after(HOUR), reactors[1].after(HOUR)];
-        // A ball that each hands to the other.
+        // The two reactors send a counter to each other.
         senders[0].send(0).unwrap();
         let mut events = PollEvents::with_capacity(2);
-        let mut ball = 0;
-        while ball < 2_000 {
+        let mut hops = 0;
+        while hops < 2_000 {
             outer.wait(&mut events, None).unwrap();
             for event in events.iter() {
                 let n = event.id() as usize;
                 inners[n].turn().unwrap();
                 if let Ok(got) = inboxes[n].try_recv() {
-                    assert_eq!((got, got % 2), (ball, n));
-                    ball += 1;
-                    senders[1 - n].try_send(ball).unwrap();
+                    assert_eq!((got, got % 2), (hops, n));
+                    hops += 1;
+                    senders[1 - n].try_send(hops).unwrap();
                 }
             }
         }
@@ -578,7 +584,7 @@ fn two_reactors_live_in_one_outer_loop() {
 }
 
 #[test]
-fn an_epoll_in_an_epoll_in_an_epoll_works() {
+fn three_nested_pollers_lose_no_event() {
     let _dog = dog();
     for mode in MODES {
         for outermost in MODES {
@@ -595,7 +601,7 @@ fn an_epoll_in_an_epoll_in_an_epoll_works() {
             let (mut next, mut fired) = (0, 0);
             while next < 500 || fired < 20 {
                 top.wait(&mut events, None).unwrap();
-                while middle.is_up() {
+                while middle.is_readable() {
                     inner.turn().unwrap();
                     for n in inbox.try_iter() {
                         assert_eq!(n, next);
@@ -613,7 +619,7 @@ fn an_epoll_in_an_epoll_in_an_epoll_works() {
 }
 
 #[test]
-fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() {
+fn blocking_waits_take_no_outer_loop_event() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -623,7 +629,7 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
         let mut events = Events::with_capacity(4);
         for round in 0..20 {
             settle(&mut outer, &inner);
-            // The wait in between sleeps, and takes wake-ups and the kernel timer's event.
+            // Each wait sleeps, and consumes wake-ups and the kernel timer's event.
             short.reset(ms(1));
             long.reset(ms(4));
             let due = long.deadline().unwrap();
@@ -637,24 +643,24 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
                 }
                 _ => {
                     select! { reactor; recv(inbox) -> _ => unreachable!(), default(ms(2)) => {} }
-                    // On a slow machine the select may have seen the timer expire, and it stays so.
+                    // On a slow machine the select may have found the timer expired, and the timer
+                    // stays ready.
                     short.stop();
                 }
             }
-            // Afterwards the outer loop hears of everything as before: of messages to either
-            // channel, and of the deadline.
+            // Afterwards both channels and the deadline must still wake the outer loop.
             for n in 0..3 {
                 tx.send(n).unwrap();
                 while inbox.is_empty() || inbox.try_recv().is_err() {
                     outer.sleep();
                     inner.turn().unwrap();
                 }
-                settle_but_for(&mut outer, &inner, due);
+                settle_unless_due(&mut outer, &inner, due);
                 ty.send(n).unwrap();
                 outer.sleep();
                 inner.turn().unwrap();
                 assert_eq!(other.try_recv(), Ok(n));
-                settle_but_for(&mut outer, &inner, due);
+                settle_unless_due(&mut outer, &inner, due);
             }
             turns_until(&mut outer, &inner, || long.is_ready());
             assert!(Time::now() >= due);
@@ -663,21 +669,21 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
     }
 }
 
-/// [`settle`], where a timer may be due meanwhile.
-fn settle_but_for(outer: &mut Outer, inner: &Embedded, due: Time) {
+/// Does the same as [`settle`], but a timer may become due meanwhile.
+fn settle_unless_due(outer: &mut Outer, inner: &Embedded, due: Time) {
     for _ in 0..4 {
         let found = inner.turn().unwrap();
-        if Time::now() >= due || (found == 0 && !outer.is_up()) {
+        if Time::now() >= due || (found == 0 && !outer.is_readable()) {
             return;
         }
     }
-    // The last look may have taken the timer's edge: it is answered by a turn.
+    // The last poll may have consumed the timer's edge, which needs a turn.
     inner.turn().unwrap();
-    assert!(Time::now() >= due, "the fd does not fall silent");
+    assert!(Time::now() >= due, "the fd stays readable although no work is left");
 }
 
 #[test]
-fn the_syscalls_of_turns_are_counted_and_few() {
+fn turns_make_few_syscalls_and_count_them() {
     support::exact("counts syscalls");
     let (reactor, inner, mut outer) = embedded(Mode::Level);
     let (tx, inbox) = reactor.channel(4).unwrap();
@@ -690,31 +696,31 @@ fn the_syscalls_of_turns_are_counted_and_few() {
         last = now;
         (spent.polls, spent.arms, spent.waits, spent.wakes)
     };
-    // Nothing to do.
+    // A turn without work polls once.
     inner.turn().unwrap();
     assert_eq!(spent(), (1, 0, 0, 0));
-    // A message: its wake-up, and the look.
+    // A message costs a wake-up, and its turn a poll.
     tx.send(1).unwrap();
     inner.turn().unwrap();
     assert_eq!(spent(), (1, 0, 0, 1));
-    // What it left over raised the fd: one more write.
+    // The first turn found the message and left it, so its fd became readable by another write.
     assert_eq!(inbox.try_recv(), Ok(1));
     inner.turn().unwrap();
     assert_eq!(spent(), (1, 0, 0, 1));
     inner.turn().unwrap();
     assert_eq!(spent(), (1, 0, 0, 0));
-    // A later deadline, and an earlier one.
+    // A later deadline costs no syscall. An earlier deadline costs a wake-up and an arm.
     timer.reset(HOUR * 2);
     inner.turn().unwrap();
     assert_eq!(spent(), (1, 0, 0, 0));
     timer.reset(HOUR / 2);
     inner.turn().unwrap();
     assert_eq!(spent(), (1, 1, 0, 1));
-    assert!(!outer.is_up());
+    assert!(!outer.is_readable());
 }
 
 #[test]
-fn to_embed_twice_is_an_error_and_to_embed_again_is_not() {
+fn embedding_twice_at_once_is_an_error() {
     let (reactor, inner, _outer) = embedded(Mode::Level);
     let error = reactor.embed().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
@@ -725,7 +731,7 @@ fn to_embed_twice_is_an_error_and_to_embed_again_is_not() {
     let (tx, inbox) = reactor.channel(1).unwrap();
     settle(&mut outer, &inner);
     tx.send(1).unwrap();
-    assert!(outer.is_up());
+    assert!(outer.is_readable());
     inner.turn().unwrap();
     assert_eq!(inbox.try_recv(), Ok(1));
     assert!(inner.handle().is_same(&reactor));
@@ -742,7 +748,7 @@ fn virtual_time_cannot_be_embedded() {
 }
 
 #[test]
-fn a_reactor_goes_on_when_its_embedding_ends() {
+fn a_reactor_works_after_its_embedding_ends() {
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -751,13 +757,13 @@ fn a_reactor_goes_on_when_its_embedding_ends() {
         settle(&mut outer, &inner);
         outer.poller.deregister(&inner).unwrap();
         drop(inner);
-        // It sleeps and is woken by itself again: by a message, and by a deadline that is earlier
-        // than what a turn armed.
+        // The reactor blocks by itself again. Messages wake the reactor, and so does a deadline
+        // that is earlier than the last turn's.
         let sender = thread::spawn(move || {
             for n in 0..200 {
                 tx.send(n).unwrap();
                 if n % 10 == 0 {
-                    thread::sleep(Duration::from_micros(200)); // so that it sleeps now and then
+                    thread::sleep(Duration::from_micros(200)); // gives the reactor time to sleep
                 }
             }
         });
@@ -779,7 +785,7 @@ fn a_reactor_goes_on_when_its_embedding_ends() {
 }
 
 #[test]
-fn an_embedding_outlives_its_reactor_as_an_error() {
+fn turns_of_a_dropped_reactor_are_errors() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(2).unwrap();
@@ -792,7 +798,7 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
             assert!(error.to_string().contains("dropped"), "{error}");
         }
         assert!(inner.handle().is_closed());
-        // What is left of it harms nobody.
+        // The remaining handles are inert.
         assert!(!timer.reset(Duration::ZERO));
         tx.send(1).unwrap();
         assert_eq!(inbox.try_recv(), Ok(1));
@@ -801,16 +807,16 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
 }
 
 #[test]
-fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
+fn a_strict_deadline_overrides_an_armed_relaxed_deadline() {
     let _dog = dog();
     for mode in MODES {
         let reactor = support::build(Reactor::builder().slack(HOUR));
         let (reactor, inner, mut outer) = embedded_on(reactor, mode);
         let relaxed = reactor.after(ms(1));
-        settle_but_for(&mut outer, &inner, relaxed.deadline().unwrap());
-        // Armed is the end of the hour.
+        settle_unless_due(&mut outer, &inner, relaxed.deadline().unwrap());
+        // The kernel's timer is armed for the end of the hour.
         let strict = reactor.after(ms(2)).slack(Duration::ZERO);
-        assert!(outer.is_up(), "{mode:?}");
+        assert!(outer.is_readable(), "{mode:?}: the strict deadline requested no turn");
         while !strict.is_ready() {
             inner.turn().unwrap();
             outer.sleep();
@@ -820,32 +826,32 @@ fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
 }
 
 #[test]
-fn a_blocking_select_or_wait_on_an_embedded_reactor_sleeps() {
+fn blocking_waits_on_an_embedded_reactor_sleep() {
     let (reactor, inner, mut outer) = embedded(Mode::Level);
     settle(&mut outer, &inner);
     let mut events = Events::with_capacity(4);
     for round in 0..3 {
         let (timer, before) = (reactor.after(ms(10)), reactor.stats());
-        // Wall time: its own raising of the fd must not end the sleep.
+        // The reactor makes its own fd readable, which must not end the sleep.
         match round {
             0 => select! { reactor; recv(timer) -> _ => {} },
             1 => reactor.wait(&mut events).unwrap(),
             _ => reactor.sleep_blocking(ms(10)).unwrap(),
         }
         let during = reactor.stats() - before;
-        assert!(during.waits <= 5, "spins: {during}");
-        assert!(outer.is_up(), "a turn is owed");
+        assert!(during.waits <= 5, "the wait spins: {during}");
+        assert!(outer.is_readable(), "the wait requested no turn");
     }
 }
 
 #[test]
-fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
+fn an_unused_embedding_counts_no_wake_up() {
     let (reactor, inner, mut outer) = embedded(Mode::Level);
     settle(&mut outer, &inner);
     assert_eq!(reactor.stats().wakes, 0);
 }
 
-// ---- Callbacks, calls from outside, fds and timers of the kernel, on every driver that can be
+// Callbacks, requests of other threads, fds and kernel timers, on every driver that can be
 // embedded.
 
 #[cfg(feature = "mio")]
@@ -870,8 +876,8 @@ const DRIVERS: &[fn() -> Reactor] = &[
     on_polling,
 ];
 
-/// Each driver in each kind of outer loop.
-fn everywhere(test: impl Fn(Reactor, Embedded, Outer)) {
+/// Runs a test with each driver, in each mode of the outer poller.
+fn on_every_driver(test: impl Fn(Reactor, Embedded, Outer)) {
     let _dog = dog();
     for new in DRIVERS {
         for mode in MODES {
@@ -893,8 +899,8 @@ fn drain(fd: &mut Fd<UnixStream>) -> usize {
 }
 
 #[test]
-fn a_callback_raises_the_fd_and_runs_in_the_turn() {
-    everywhere(|reactor, inner, mut outer| {
+fn an_embedded_turn_runs_due_callbacks() {
+    on_every_driver(|reactor, inner, mut outer| {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
         let callback = reactor.call_after(ms(2), move |_| counter.set(counter.get() + 1));
@@ -902,20 +908,20 @@ fn a_callback_raises_the_fd_and_runs_in_the_turn() {
             settle(&mut outer, &inner);
             while calls.get() < n {
                 outer.sleep();
-                assert_eq!(inner.turn().unwrap(), 0, "a call is no source");
+                assert_eq!(inner.turn().unwrap(), 0, "the turn counted a callback as a source");
             }
             settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(3)));
             assert_eq!(calls.get(), n);
             callback.reset(ms(1));
-            assert!(outer.is_up(), "a turn must arm it");
+            assert!(outer.is_readable(), "the reset requested no turn to arm the callback");
         }
     });
 }
 
 #[test]
-fn a_callback_due_again_at_once_raises_the_fd_again() {
-    everywhere(|reactor, inner, mut outer| {
+fn callbacks_re_armed_to_zero_request_turns() {
+    on_every_driver(|reactor, inner, mut outer| {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
         let again = move |cx: &CallbackContext<'_>| {
@@ -926,7 +932,7 @@ fn a_callback_due_again_at_once_raises_the_fd_again() {
         };
         reactor.call_after(Duration::ZERO, again).detach();
         while calls.get() < 5 {
-            outer.sleep(); // the kernel's timer may be what raises it, a moment later
+            outer.sleep(); // the kernel's timer may make the fd readable a little later
             inner.turn().unwrap();
         }
         settle(&mut outer, &inner);
@@ -934,8 +940,8 @@ fn a_callback_due_again_at_once_raises_the_fd_again() {
 }
 
 #[test]
-fn what_other_threads_ask_for_raises_the_fd_once() {
-    everywhere(|reactor, inner, mut outer| {
+fn a_request_from_another_thread_wakes_once() {
+    on_every_driver(|reactor, inner, mut outer| {
         let (remote, timer) = (reactor.remote(), reactor.timer());
         let (notifier, notified) = reactor.notifier();
         let id = timer.id();
@@ -947,32 +953,32 @@ fn what_other_threads_ask_for_raises_the_fd_once() {
             settle(&mut outer, &inner);
             let before = reactor.stats();
             on_another_thread(&|| (0..3).for_each(|_| remote.post(|_: &Handle| {}).unwrap()));
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 0);
             assert_eq!(reactor.stats().called, called.get() + 3);
             called.set(called.get() + 3);
-            assert!(!outer.is_up());
+            assert!(!outer.is_readable());
             assert_eq!((reactor.stats() - before).wakes, 1);
 
             on_another_thread(&|| remote.wake());
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 0);
-            assert!(!outer.is_up());
+            assert!(!outer.is_readable());
 
             on_another_thread(&|| remote.reset(id, Duration::ZERO).unwrap());
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 0);
-            // Armed by the posted reset, which the next turn sees to be due.
-            assert!(outer.is_up());
+            // The posted reset armed the timer. The next turn finds the timer due.
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 1);
             on_another_thread(&|| remote.stop(id).unwrap());
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             inner.turn().unwrap();
             assert!(!timer.is_ready());
             settle(&mut outer, &inner);
 
             on_another_thread(&|| (0..3).for_each(|_| notifier.notify()));
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
         }
@@ -982,25 +988,26 @@ fn what_other_threads_ask_for_raises_the_fd_once() {
 }
 
 #[test]
-fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
-    everywhere(|reactor, inner, mut outer| {
+fn a_ready_fd_makes_the_embedded_fd_readable() {
+    on_every_driver(|reactor, inner, mut outer| {
         for mode in [Mode::Edge, Mode::Level] {
             let (mut theirs, mut ours) = pair(&reactor, mode);
             for round in 0..20 {
                 settle(&mut outer, &inner);
                 theirs.write_all(b"some").unwrap();
-                assert!(outer.is_up());
+                assert!(outer.is_readable());
                 assert_eq!(inner.turn().unwrap(), 1);
                 if round % 2 == 0 {
-                    // Left alone: the turn has raised the fd again.
-                    assert!(outer.is_up());
+                    // No event was taken, so the turn has made the embedded fd readable again.
+                    assert!(outer.is_readable());
                     assert_eq!(inner.turn().unwrap(), 1);
                 }
                 if mode == Mode::Level {
-                    // A part of it, and no try that would fail: the poller says so again.
+                    // Reads some bytes, and makes no read that would fail. The poller reports the
+                    // fd again.
                     assert!(ours.try_take().is_some());
                     assert_eq!(ours.read(&mut [0]).unwrap(), 1);
-                    assert!(outer.is_up());
+                    assert!(outer.is_readable());
                     assert_eq!(inner.turn().unwrap(), 1);
                 }
                 select! { reactor;
@@ -1010,9 +1017,9 @@ fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
             }
             settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(2)));
-            // dropped it may be open still, in a process that another test begins
+            // A dropped socket may stay open in a child process of another test.
             theirs.shutdown(Shutdown::Both).unwrap();
-            assert!(outer.is_up(), "the end is news");
+            assert!(outer.is_readable(), "the end of the stream made nothing readable");
             assert_eq!(inner.turn().unwrap(), 1);
             drop(ours);
             settle(&mut outer, &inner);
@@ -1021,8 +1028,8 @@ fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
 }
 
 #[test]
-fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
-    everywhere(|reactor, inner, mut outer| {
+fn polls_between_turns_take_nothing_from_outer_loops() {
+    on_every_driver(|reactor, inner, mut outer| {
         let (_theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();
         let timer = reactor.timer();
@@ -1030,10 +1037,10 @@ fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
             settle(&mut outer, &inner);
             timer.reset(ms(1));
             inner.turn().unwrap();
-            settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
+            settle_unless_due(&mut outer, &inner, timer.deadline().unwrap());
             tx.send(round).unwrap();
-            // Longer than the fds may go unlooked at; with the message's wake-up in the poller, and
-            // then the timer's.
+            // Sleeps for longer than a poll interval. The poller holds the message's wake-up, and
+            // in odd rounds the timer's event as well.
             thread::sleep(Duration::from_micros(if round % 2 == 0 { 200 } else { 1_500 }));
             select! { reactor; recv(ours) -> _ => panic!(), default => {} }
             outer.sleep();
@@ -1045,8 +1052,8 @@ fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
 }
 
 #[test]
-fn an_os_timer_raises_the_fd_when_it_is_due() {
-    everywhere(|reactor, inner, mut outer| {
+fn an_os_timer_makes_the_fd_readable() {
+    on_every_driver(|reactor, inner, mut outer| {
         let timer = reactor.os_timer().unwrap();
         for delay in [0, 500, 2_000, 0, 300].map(Duration::from_micros) {
             settle(&mut outer, &inner);
@@ -1065,9 +1072,9 @@ fn an_os_timer_raises_the_fd_when_it_is_due() {
 }
 
 #[test]
-fn signals_and_the_end_of_a_child_raise_the_fd() {
+fn signals_and_child_exits_make_the_fd_readable() {
     alone!();
-    everywhere(|reactor, inner, mut outer| {
+    on_every_driver(|reactor, inner, mut outer| {
         let signals = reactor.signals(&[Signal::USER1]).unwrap();
         settle(&mut outer, &inner);
         let text = format!("kill -USR1 {}; exit 3", std::process::id());
@@ -1087,8 +1094,8 @@ fn signals_and_the_end_of_a_child_raise_the_fd() {
 }
 
 #[test]
-fn interest_changed_in_a_callback_is_waited_for() {
-    everywhere(|reactor, inner, mut outer| {
+fn interest_set_in_a_callback_takes_effect() {
+    on_every_driver(|reactor, inner, mut outer| {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let ours = Rc::new(ours);
         settle(&mut outer, &inner);
@@ -1100,7 +1107,7 @@ fn interest_changed_in_a_callback_is_waited_for() {
             turns_until(&mut outer, &inner, || ours.is_ready());
             assert!(ours.readiness().is_writable());
             let fd = ours.clone();
-            reactor.remote().post(|_: &Handle| {}).unwrap(); // so that there is a turn
+            reactor.remote().post(|_: &Handle| {}).unwrap(); // requests a turn
             reactor
                 .call_after(Duration::ZERO, move |_| fd.set_interest(Interest::READABLE).unwrap())
                 .detach();
@@ -1108,7 +1115,7 @@ fn interest_changed_in_a_callback_is_waited_for() {
             settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(1)));
             theirs.write_all(b"x").unwrap();
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 1);
             ours.try_io(|mut io| io.read(&mut [0; 4])).unwrap();
             assert!(ours.try_io(|mut io| io.read(&mut [0; 4])).is_err());
@@ -1118,9 +1125,9 @@ fn interest_changed_in_a_callback_is_waited_for() {
 }
 
 #[test]
-fn more_ready_fds_than_the_buffer_holds_are_all_found() {
+fn turns_find_more_fds_than_a_buffer_holds() {
     allow_fds(10_000);
-    everywhere(|reactor, inner, mut outer| {
+    on_every_driver(|reactor, inner, mut outer| {
         let (_peers, fds): (Vec<_>, Vec<_>) = (0..2_000)
             .map(|_| {
                 let (mut peer, fd) = support::pair();
@@ -1130,7 +1137,7 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
             .unzip();
         let (mut found, mut turns) = (0, 0);
         while found < fds.len() {
-            assert!(outer.is_up(), "{found} found in {turns} turns");
+            assert!(outer.is_readable(), "{found} found in {turns} turns");
             inner.turn().unwrap();
             turns += 1;
             for fd in fds.iter().filter(|fd| fd.is_ready()) {
@@ -1147,9 +1154,9 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
 }
 
 #[test]
-fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
+fn a_dropped_reactor_leaves_a_quiet_fd() {
     let _alone = no_new_processes();
-    everywhere(|reactor, inner, mut outer| {
+    on_every_driver(|reactor, inner, mut outer| {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();
         let os_timer = reactor.os_timer().unwrap();
@@ -1157,26 +1164,26 @@ fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
         settle(&mut outer, &inner);
         timer.reset(ms(1));
         os_timer.reset(ms(1)).unwrap();
-        inner.turn().unwrap(); // arms
+        inner.turn().unwrap(); // arms the kernel's timers
         drop(reactor);
         tx.send(1).unwrap();
         drop((ours, os_timer));
         let _ = theirs.write_all(b"x");
-        // An edge from before may be there.
-        outer.is_up();
+        // Consumes an edge from before the drop.
+        outer.is_readable();
         assert!(outer.is_quiet_for(ms(3)));
         assert_eq!(inner.turn().unwrap_err().kind(), io::ErrorKind::NotConnected);
         drop((timer, inbox, inner));
-        assert!(!outer.is_up());
+        assert!(!outer.is_readable());
     });
 }
 
-// ---- Reactors in reactors, and beside each other.
+// Nested and parallel reactors.
 
-/// A reactor whose fd is a source of another one, which is embedded in a bare epoll: three pollers
-/// deep, or four on a foreign one.
+/// Embeds a reactor in another reactor, and that reactor in a bare poller. Three pollers are
+/// nested, or four on a foreign driver.
 #[test]
-fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
+fn a_nested_embedded_reactor_loses_nothing() {
     let _dog = dog();
     for new in DRIVERS {
         for (mode, outermost) in MODES.into_iter().flat_map(|mode| MODES.map(|outer| (mode, outer)))
@@ -1200,7 +1207,7 @@ fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
                 }
                 (tx, ty, theirs)
             });
-            let ups = outer.ups;
+            let wake_ups = outer.wake_ups;
             const ROUNDS: u32 = 400;
             for n in 0..ROUNDS {
                 let kind = n % 5;
@@ -1226,14 +1233,14 @@ fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
                     };
                 }
             }
-            // Each of the two levels has a wake-up for what came, one to see that nothing is left,
-            // and one to arm.
-            let woken = outer.ups - ups;
+            // Each of the two levels has three wake-ups: for the event, for an empty turn, and for
+            // an arm.
+            let woken = outer.wake_ups - wake_ups;
             assert!(
                 woken <= u64::from(8 * ROUNDS),
                 "{mode:?} in {outermost:?}: {woken} wake-ups in {ROUNDS} rounds"
             );
-            let silent = (0..20).any(|_| {
+            let quiet = (0..20).any(|_| {
                 middle_inner.turn().unwrap();
                 if deep_inner.try_take().is_some() {
                     deep_inner.clear_readiness(pollmux::sys::Readiness::ALL);
@@ -1241,7 +1248,7 @@ fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
                 }
                 outer.is_quiet_for(ms(1))
             });
-            assert!(silent, "{mode:?} in {outermost:?}");
+            assert!(quiet, "{mode:?} in {outermost:?}: the fd stays readable");
             drop(ask);
             drop(other.join().unwrap());
         }
@@ -1249,7 +1256,7 @@ fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
 }
 
 #[test]
-fn fifty_reactors_live_in_one_outer_loop() {
+fn one_outer_loop_can_drive_fifty_reactors() {
     let _dog = dog();
     for mode in MODES {
         let poller = Poller::new().unwrap();
@@ -1283,11 +1290,11 @@ fn fifty_reactors_live_in_one_outer_loop() {
     }
 }
 
-// ---- Drivers on foreign pollers, embedded with all that they wait for.
+// Foreign drivers, embedded with their foreign sources.
 
 #[cfg(feature = "mio")]
 #[test]
-fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
+fn a_mio_source_makes_the_fd_readable() {
     use mio::{Interest, Poll, Token, unix::pipe};
     let _dog = dog();
     for mode in MODES {
@@ -1302,7 +1309,7 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
         for _ in 0..20 {
             settle(&mut outer, &inner);
             tx.write_all(b"x").unwrap();
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 1);
             select! { reactor;
                 recv(events) -> event => assert_eq!(event.token(), Token(5)),
@@ -1317,7 +1324,7 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
 
 #[cfg(feature = "polling")]
 #[test]
-fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
+fn a_polling_source_makes_the_fd_readable() {
     let _dog = dog();
     for mode in MODES {
         let driver =
@@ -1328,14 +1335,15 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
         let inner = reactor.embed().unwrap();
         let mut outer = Outer::around(&inner, mode);
         let (mut theirs, mut ours) = UnixStream::pair().unwrap();
-        // SAFETY: it is deleted below, before it is closed; a panic ends the test.
+        // SAFETY: `ours` is deleted from the poller below, before `ours` is closed. A panic ends
+        // the test.
         #[allow(unsafe_code)]
         unsafe { poller.add(&ours, polling::Event::none(5)) }.unwrap();
         for _ in 0..20 {
             poller.modify(&ours, polling::Event::readable(5)).unwrap();
             settle(&mut outer, &inner);
             theirs.write_all(b"x").unwrap();
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 1);
             select! { reactor;
                 recv(events) -> event => assert_eq!(event.key, 5),
@@ -1349,13 +1357,13 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
     }
 }
 
-/// The docs of `Embedded` warn of it.
+/// The docs of `Embedded` warn about this.
 #[test]
-fn what_nobody_takes_keeps_the_fd_up() {
+fn unreceived_ends_keep_the_fd_readable() {
     #[track_caller]
-    fn stays_up(outer: &mut Outer, inner: &Embedded) {
+    fn stays_readable(outer: &mut Outer, inner: &Embedded) {
         for _ in 0..10 {
-            assert!(outer.is_up());
+            assert!(outer.is_readable());
             assert_eq!(inner.turn().unwrap(), 1);
         }
     }
@@ -1367,22 +1375,23 @@ fn what_nobody_takes_keeps_the_fd_up() {
         canceller.cancel();
         assert_eq!(inner.turn().unwrap(), 2);
         drop(also_done);
-        stays_up(&mut outer, &inner);
-        // Taken once it is quiet, though a `select!` has it again.
+        stays_readable(&mut outer, &inner);
+        // After its end was received, the source is quiet, although a `select!` receives the end
+        // again.
         for _ in 0..2 {
             select! { reactor;
                 recv(done) -> _ => {},
-                default => panic!("the context is cancelled"),
+                default => panic!("the cancelled context was not found"),
             }
             settle(&mut outer, &inner);
         }
         let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
         drop(tx);
-        stays_up(&mut outer, &inner);
+        stays_readable(&mut outer, &inner);
         drop(inbox);
         settle(&mut outer, &inner);
         let timer = reactor.after(Duration::ZERO);
-        stays_up(&mut outer, &inner);
+        stays_readable(&mut outer, &inner);
         drop(timer);
         settle(&mut outer, &inner);
     }

@@ -1,5 +1,5 @@
-//! Errors name the thing, the line that made it where there is one, and the remedy; and keep what
-//! the system said.
+//! Checks error messages. An error names the object, its creation site and the remedy, and keeps
+//! the system's error.
 
 use std::error::Error;
 use std::fs::File;
@@ -15,7 +15,7 @@ use pollmux::{
 };
 use support::{Hooked, Hooks, alone, refusing_fds, set_fd_limit, spawn};
 
-/// A reactor whose driver refuses fds with an error of the system.
+/// Returns a reactor whose driver refuses fds with an error of the system.
 fn refusing(errno: i32) -> Reactor {
     refusing_fds(move || io::Error::from_raw_os_error(errno))
 }
@@ -26,7 +26,7 @@ fn socket() -> UnixStream {
     socket
 }
 
-/// The system's error that an error, or one of its sources, is.
+/// Returns the system's error number of an error, or of one of its sources.
 fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -39,7 +39,7 @@ fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
 }
 
 #[track_caller]
-fn says(error: &dyn std::fmt::Display, texts: &[&str]) {
+fn assert_says(error: &dyn std::fmt::Display, texts: &[&str]) {
     let said = error.to_string();
     for text in texts {
         assert!(said.contains(text), "`{said}` does not say `{text}`");
@@ -47,7 +47,7 @@ fn says(error: &dyn std::fmt::Display, texts: &[&str]) {
 }
 
 #[test]
-fn a_second_registration_names_the_fd_and_the_first_line() {
+fn duplicate_fd_errors_name_the_first_registration() {
     let reactor = Reactor::new().unwrap();
     let socket = socket();
     let fd = socket.as_raw_fd();
@@ -59,19 +59,19 @@ fn a_second_registration_names_the_fd_and_the_first_line() {
         "try_clone",
     ];
     let again = reactor.fd(&socket, Interest::READABLE).unwrap_err();
-    says(&again, &texts);
+    assert_says(&again, &texts);
     assert_eq!(
         (again.error().kind(), errno(again.error())),
         (ErrorKind::AlreadyExists, Some(libc::EEXIST))
     );
-    // As an `io::Error` it says the same.
+    // The `io::Error` has the same text.
     let again = io::Error::from(again);
-    says(&again, &texts);
+    assert_says(&again, &texts);
     assert_eq!((again.kind(), errno(&again)), (ErrorKind::AlreadyExists, Some(libc::EEXIST)));
-    // The line is that of the source that has the fd now.
+    // The error names the source that has the fd now.
     drop(first);
     let (second, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
-    says(
+    assert_says(
         &reactor.fd(&socket, Interest::READABLE).unwrap_err(),
         &[&*format!("tests/api/errors.rs:{line}:")],
     );
@@ -86,23 +86,23 @@ fn a_full_epoll_names_its_limit() {
     let socket = socket();
     let failed = reactor.fd(&socket, Interest::READABLE).unwrap_err();
     let texts = ["fs.epoll.max_user_watches", "raise", &*format!("fd {}", socket.as_raw_fd())];
-    says(&failed, &texts);
+    assert_says(&failed, &texts);
     assert_eq!(
         (failed.error().kind(), errno(failed.error())),
         (ErrorKind::StorageFull, Some(libc::ENOSPC))
     );
-    says(&io::Error::from(failed), &texts);
-    // So do the sources with fds of their own.
-    says(&reactor.signals(&[pollmux::Signal::USER1]).unwrap_err(), &texts[..2]);
+    assert_says(&io::Error::from(failed), &texts);
+    // Sources with internal fds report the same limit.
+    assert_says(&reactor.signals(&[pollmux::Signal::USER1]).unwrap_err(), &texts[..2]);
     if let Err(error) = reactor.os_timer() {
         if error.kind() != ErrorKind::Unsupported {
-            says(&error, &texts[..2]);
+            assert_says(&error, &texts[..2]);
         }
     }
 }
 
 #[test]
-fn want_of_fds_names_the_limit() {
+fn errors_without_free_fds_name_the_limit() {
     let causes = [
         (libc::EMFILE, "RLIMIT_NOFILE"),
         (libc::ENFILE, "fs.file-max"),
@@ -110,25 +110,25 @@ fn want_of_fds_names_the_limit() {
     ];
     for (number, limit) in causes {
         let failed = refusing(number).fd(socket(), Interest::READABLE).unwrap_err();
-        says(&failed, &[limit, "raise"]);
-        // The system's own, for who decides by it.
+        assert_says(&failed, &[limit, "raise"]);
+        // Callers that decide by the system's error still find the number.
         assert_eq!(failed.error().raw_os_error(), Some(number));
-        // An `io::Error`, as `?` makes it, says the same.
+        // An `io::Error`, as `?` makes it, has the same text.
         let failed = io::Error::from(failed);
-        says(&failed, &[limit, "raise"]);
+        assert_says(&failed, &[limit, "raise"]);
         assert_eq!(errno(&failed), Some(number));
-        // So do the sources with fds of their own.
+        // Sources with internal fds report the same limit.
         let failed = refusing(number).signals(&[pollmux::Signal::USER1]).unwrap_err();
-        says(&failed, &[limit, "raise"]);
+        assert_says(&failed, &[limit, "raise"]);
         assert_eq!(errno(&failed), Some(number));
         match refusing(number).os_timer() {
             Err(failed) if failed.kind() == ErrorKind::Unsupported => {}
-            made => says(&made.unwrap_err(), &[limit, "raise"]),
+            made => assert_says(&made.unwrap_err(), &[limit, "raise"]),
         }
     }
 }
 
-/// The open fds, but for the one that reads the list.
+/// Returns the open fds, without the fd that reads the list.
 #[cfg(all(target_os = "linux", not(flat)))]
 fn open_fds() -> Vec<u64> {
     let list = std::fs::read_dir("/proc/self/fd").unwrap();
@@ -142,11 +142,11 @@ fn open_fds() -> Vec<u64> {
 #[cfg(all(target_os = "linux", not(flat)))]
 type Made = Result<Box<dyn std::any::Any>, Box<dyn Error>>;
 
-/// Lets `make` fail for want of each of its fds, and then succeed.
+/// Makes each fd that `make` opens fail in turn, and then lets `make` succeed.
 #[cfg(all(target_os = "linux", not(flat)))]
-fn starve(name: &str, make: &dyn Fn() -> Made) {
+fn check_without_fds(name: &str, make: &dyn Fn() -> Made) {
     const MOST: usize = 6;
-    // What is made once for the whole process.
+    // The first call opens the fds that the process opens once.
     drop(make().unwrap());
     let before = open_fds();
     let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(MOST + 1).collect();
@@ -159,22 +159,22 @@ fn starve(name: &str, make: &dyn Fn() -> Made) {
             Ok(made) => drop(made),
             Err(error) => {
                 failures += 1;
-                says(&error, &["RLIMIT_NOFILE", "raise", "close some"]);
+                assert_says(&error, &["RLIMIT_NOFILE", "raise", "close some"]);
                 assert_eq!(errno(&*error), Some(libc::EMFILE), "{name}");
             }
         }
         assert_eq!(open_fds(), before, "{name}");
     }
     let takes_none = cfg!(kqueue) && matches!(name, "sys::Waker" | "sys::PollerTimer");
-    assert!(failures > 0 || takes_none, "{name} takes no fd");
-    assert!(failures <= MOST, "{name} takes more fds than {MOST}");
+    assert!(failures > 0 || takes_none, "{name} opens no fd");
+    assert!(failures <= MOST, "{name} opens more fds than {MOST}");
     drop(make().expect(name));
     assert_eq!(open_fds(), before, "{name}");
 }
 
 #[test]
 #[cfg(all(target_os = "linux", not(flat)))]
-fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
+fn creation_without_free_fds_leaks_nothing() {
     alone!();
     use pollmux::sys;
     fn made<T: 'static>(made: io::Result<T>) -> Made {
@@ -193,51 +193,54 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
     let children = std::cell::RefCell::new(children);
     let signals = [pollmux::Signal::USER1, pollmux::Signal::USER2];
     let number = libc::SIGUSR1;
-    starve("Reactor", &|| made(Reactor::new()));
-    starve("Builder", &|| made(Reactor::builder().build()));
-    starve("Native", &|| made(Native::new()));
-    starve("embed", &|| made(reactor.embed()));
+    check_without_fds("Reactor", &|| made(Reactor::new()));
+    check_without_fds("Builder", &|| made(Reactor::builder().build()));
+    check_without_fds("Native", &|| made(Native::new()));
+    check_without_fds("embed", &|| made(reactor.embed()));
     #[cfg(feature = "mio")]
     {
         use pollmux::driver::MioDriver;
         let token = mio::Token(0);
-        starve("MioDriver", &|| {
-            // Without a `Poll` there is nothing to ask for, and no fd for others either.
+        check_without_fds("MioDriver", &|| {
+            // Without an fd for the `Poll`, the driver itself cannot be tested, so this makes a
+            // `Native`.
             let Ok(poll) = mio::Poll::new() else { return made(Native::new()) };
             made(MioDriver::new(poll, token))
         });
         let driver = MioDriver::new(mio::Poll::new().unwrap(), token).unwrap();
-        starve("MioDriver::registry", &|| made(driver.registry()));
+        check_without_fds("MioDriver::registry", &|| made(driver.registry()));
     }
     #[cfg(feature = "polling")]
     {
         use pollmux::driver::PollingDriver;
         let poller = std::sync::Arc::new(polling::Poller::new().unwrap());
-        starve("PollingDriver", &|| made(PollingDriver::new(poller.clone(), 0)));
+        check_without_fds("PollingDriver", &|| made(PollingDriver::new(poller.clone(), 0)));
     }
-    starve("os_timer", &|| made(reactor.os_timer()));
+    check_without_fds("os_timer", &|| made(reactor.os_timer()));
     if cfg!(epoll) {
-        starve("boot_timer", &|| made(reactor.boot_timer()));
+        check_without_fds("boot_timer", &|| made(reactor.boot_timer()));
     }
-    starve("wall_timer", &|| made(reactor.wall_timer()));
-    starve("signals", &|| made(reactor.signals(&signals)));
-    starve("sys::Poller", &|| made(sys::Poller::new()));
-    starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
-    starve("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
-    starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::TimerClock::Monotonic)));
-    starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
+    check_without_fds("wall_timer", &|| made(reactor.wall_timer()));
+    check_without_fds("signals", &|| made(reactor.signals(&signals)));
+    check_without_fds("sys::Poller", &|| made(sys::Poller::new()));
+    check_without_fds("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
+    check_without_fds("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
+    check_without_fds("sys::TimerFd", &|| made(sys::TimerFd::new(sys::TimerClock::Monotonic)));
+    check_without_fds("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
     if sys::ProcessFd::new(pid).is_ok() {
-        starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
-        starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
+        check_without_fds("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
+        check_without_fds("child", &|| {
+            Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?))
+        });
     }
-    drop(end); // and so the children end
+    drop(end); // ends the children
 }
 
-/// The public functions that may open fds, by the types that they return. A new one belongs into
-/// the test above.
+/// Lists the public functions that may open fds, by their return types. Add a new function to the
+/// test above.
 #[test]
 #[cfg(target_os = "linux")]
-fn each_function_that_may_open_fds_is_starved() {
+fn every_function_that_opens_fds_is_tested() {
     const NO_FDS: [&str; 10] =
         ["(", "Option<", "R>", "C::", "S::", "bool", "usize", "Expiry", "Selected<", "libc::"];
     let mut found = std::collections::BTreeSet::new();
@@ -260,10 +263,10 @@ fn each_function_that_may_open_fds_is_starved() {
             }
         }
     }
-    let starved = [
+    let tested = [
         "boot_timer OsTimer",
         "build Reactor",
-        "build_with Reactor", // of a driver that is there
+        "build_with Reactor", // takes a driver that exists already
         "embed Embedded",
         "new MioDriver",
         "new Native",
@@ -280,24 +283,24 @@ fn each_function_that_may_open_fds_is_starved() {
         "signals Signals",
         "wall_timer OsTimer",
         "with_batch Native",
-        "with_driver Reactor", // as above
+        "with_driver Reactor", // takes a driver that exists already
     ];
-    assert_eq!(Vec::from_iter(&found), starved.each_ref());
+    assert_eq!(Vec::from_iter(&found), tested.each_ref());
 }
 
 #[test]
-fn a_file_that_cannot_be_waited_for_says_what_to_do() {
+fn regular_file_errors_name_the_fd() {
     let reactor = Reactor::new().unwrap();
     for file in [File::open("Cargo.toml").unwrap(), File::open("src").unwrap()] {
         let fd = file.as_raw_fd();
         let Err(failed) = reactor.fd(file, Interest::READABLE) else {
             if cfg!(epoll) {
-                panic!("epoll waits for no file");
+                panic!("epoll accepted a regular file");
             }
             continue;
         };
         if cfg!(epoll) {
-            says(&failed, &[&*format!("fd {fd}"), "epoll cannot wait for a regular file"]);
+            assert_says(&failed, &[&*format!("fd {fd}"), "epoll cannot wait for a regular file"]);
             assert_eq!(
                 (failed.error().kind(), errno(&failed)),
                 (ErrorKind::Unsupported, Some(libc::EPERM))
@@ -307,41 +310,41 @@ fn a_file_that_cannot_be_waited_for_says_what_to_do() {
 }
 
 #[test]
-fn a_closed_fd_is_named() {
+fn registering_a_closed_fd_names_the_problem() {
     let failed = refusing(libc::EBADF).fd(socket(), Interest::READABLE).unwrap_err();
-    says(&failed, &["is not open"]);
+    assert_says(&failed, &["is not open"]);
     assert_eq!(errno(&failed), Some(libc::EBADF));
 }
 
-/// On kqueue a change registers the file anew.
+/// On kqueue a change registers the file again, so there is no error.
 #[test]
 #[cfg(epoll)]
-fn a_file_closed_under_its_source_is_named() {
+fn an_fd_closed_behind_its_source_is_named() {
     let reactor = Reactor::new().unwrap();
     let (mut fd, line) = (reactor.fd(socket(), Interest::READABLE).unwrap(), line!());
     drop(std::mem::replace(fd.get_mut(), socket()));
     let failed = fd.set_interest(Interest::WRITABLE).unwrap_err();
     let number = fd.get_ref().as_raw_fd();
     let at = format!("fd {number}, registered at tests/api/errors.rs:{line}:");
-    says(&failed, &[&at, "is not registered any more", "Drop the source"]);
+    assert_says(&failed, &[&at, "is not registered any more", "Drop the source"]);
     assert_eq!((failed.kind(), errno(&failed)), (ErrorKind::NotFound, Some(libc::ENOENT)));
 }
 
 #[test]
-fn a_blocking_file_is_named() {
+fn blocking_file_errors_name_the_fd() {
     let (stream, _peer) = UnixStream::pair().unwrap();
     let fd = stream.as_raw_fd();
     let failed = Reactor::new().unwrap().fd(stream, Interest::READABLE).unwrap_err();
-    says(&failed, &[&*format!("the file is blocking (fd {fd})"), "set_nonblocking(true)"]);
+    assert_says(&failed, &[&*format!("the file is blocking (fd {fd})"), "set_nonblocking(true)"]);
 }
 
 #[test]
-fn other_errors_are_the_systems_own() {
+fn other_errors_keep_the_system_error() {
     let failed = refusing(libc::ENOMEM).fd(socket(), Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().raw_os_error(), Some(libc::ENOMEM));
 }
 
-/// Has events of its own.
+/// A driver with a queue of foreign events.
 struct WithEvents(ForeignQueue<u32>);
 
 impl Hooks<Native> for WithEvents {
@@ -351,25 +354,25 @@ impl Hooks<Native> for WithEvents {
 }
 
 #[test]
-fn a_second_registration_of_events_names_the_first_line() {
+fn duplicate_event_queues_name_the_first_registration() {
     let queue = ForeignQueue::with_capacity(1);
     let (first, second) = (queue.events(), queue.events());
     let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
     let (inbox, line) = (reactor.register(first).unwrap(), line!());
     let failed = reactor.register(second).unwrap_err();
-    says(&failed, &["registered already", &*format!("tests/api/errors.rs:{line}:")]);
+    assert_says(&failed, &["registered already", &*format!("tests/api/errors.rs:{line}:")]);
     assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
     drop(inbox);
     assert!(reactor.register(failed.into_inner()).is_ok());
 }
 
 #[test]
-fn a_foreign_source_is_refused_in_the_callers_words() {
+fn foreign_source_errors_match_the_call() {
     let (reactor, other) = (Reactor::new().unwrap(), Reactor::new().unwrap());
     let (tx, inbox) = other.channel(1).unwrap();
     tx.send(1).unwrap();
     let timer = other.after(Duration::from_secs(3600));
-    let told = [
+    let errors = [
         reactor.recv(&inbox).map(drop).unwrap_err(),
         reactor.recv_timeout(&inbox, Duration::from_secs(1)).map(drop).unwrap_err(),
         reactor.try_recv(&inbox).map(drop).unwrap_err(),
@@ -378,22 +381,22 @@ fn a_foreign_source_is_refused_in_the_callers_words() {
         reactor.try_recv(&timer).map(drop).unwrap_err(),
         reactor.recv(&Some(&inbox)).map(drop).unwrap_err(),
     ];
-    for error in told {
-        says(&error, &["the source is one of another reactor"]);
+    for error in errors {
+        assert_says(&error, &["the source is one of another reactor"]);
         assert!(
             !error.to_string().contains("select!") && error.kind() == ErrorKind::InvalidInput,
             "{error}"
         );
     }
-    // Where there is a select!, its case is named, and a Select names its index.
+    // A `select!` names its case, and a `Select` names the index.
     select! { reactor;
-        recv(inbox) -> _ => panic!("received"),
-        error -> e => says(&e, &["case 1 of the select! is a source of another reactor"]),
+        recv(inbox) -> _ => panic!("the foreign inbox was received from"),
+        error -> e => assert_says(&e, &["case 1 of the select! is a source of another reactor"]),
     }
     let mut set = Select::new(&reactor);
     set.recv(&inbox);
-    says(&set.wait().unwrap_err(), &["case 0 of the Select is a source of another reactor"]);
+    assert_says(&set.wait().unwrap_err(), &["case 0 of the Select is a source of another reactor"]);
     assert_eq!(other.recv(&inbox).unwrap(), Ok(1));
     drop(other);
-    says(&reactor.recv(&inbox).unwrap_err(), &["the source is one of another reactor"]);
+    assert_says(&reactor.recv(&inbox).unwrap_err(), &["the source is one of another reactor"]);
 }

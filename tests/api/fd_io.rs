@@ -1,5 +1,4 @@
-//! Reading and writing through `Fd`, the flag that decides if that blocks, connecting, and pushing
-//! back.
+//! Checks reads and writes through `Fd`, the `O_NONBLOCK` flag, connecting, and back-pressure.
 
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
@@ -18,7 +17,7 @@ use pollmux::{Fd, Handle, Reactor, Source, select};
 use socket2::{Domain, Socket, Type};
 use support::{again, close, dog, no_new_processes, pair, reactor, simulated, spawn, test_name};
 
-/// Registers a file as its mode needs it.
+/// Registers a file. Edge mode needs a non-blocking file.
 fn register<T: AsFd>(reactor: &Reactor, io: T, interest: Interest, mode: Mode) -> Fd<T> {
     match mode {
         Mode::Edge => reactor.fd_nonblocking(io, interest),
@@ -45,8 +44,9 @@ fn fails<R: std::fmt::Debug>(kind: ErrorKind, result: io::Result<R>) {
     assert_eq!(result.unwrap_err().kind(), kind);
 }
 
-/// Writes to one file what comes out of the other, a few bytes a read, until that ends.
-fn goes_through<W: AsFd + Write, R: AsFd + Read>(
+/// Writes two words to `input` and reads them from `output`, a few bytes at a time. Then closes
+/// `input`, which must end `output`.
+fn check_transfer<W: AsFd + Write, R: AsFd + Read>(
     reactor: &Reactor,
     mut input: Fd<W>,
     mut output: Fd<R>,
@@ -79,7 +79,7 @@ fn goes_through<W: AsFd + Write, R: AsFd + Read>(
 }
 
 #[test]
-fn the_pipes_of_a_child_are_read_and_written() {
+fn child_pipes_can_be_read_and_written() {
     let _dog = dog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
@@ -88,25 +88,25 @@ fn the_pipes_of_a_child_are_read_and_written() {
         let output: ChildStdout = child.stdout.take().unwrap();
         let input = register(&reactor, input, Interest::WRITABLE, mode);
         let output = register(&reactor, output, Interest::READABLE, mode);
-        goes_through(&reactor, input, output, mode);
+        check_transfer(&reactor, input, output, mode);
         assert!(child.wait().unwrap().success());
     }
 }
 
 #[test]
-fn a_pipe_is_read_and_written() {
+fn pipes_can_be_read_and_written() {
     let _dog = dog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
         let (output, input) = nix::unistd::pipe().unwrap();
         let input = register(&reactor, File::from(input), Interest::WRITABLE, mode);
         let output = register(&reactor, File::from(output), Interest::READABLE, mode);
-        goes_through(&reactor, input, output, mode);
+        check_transfer(&reactor, input, output, mode);
     }
 }
 
 #[test]
-fn a_terminal_is_read_and_written() {
+fn terminals_can_be_read_and_written() {
     let _dog = dog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
@@ -134,7 +134,7 @@ fn a_terminal_is_read_and_written() {
     }
 }
 
-/// A file that reads and writes by `&mut` only, and is interrupted now and then.
+/// A file that reads and writes only by `&mut`, and whose first calls are interrupted.
 struct Stateful {
     io: UnixStream,
     interruptions: u32,
@@ -176,7 +176,7 @@ impl Write for Stateful {
 }
 
 #[test]
-fn an_interruption_is_passed_on_and_changes_nothing() {
+fn an_interrupted_call_keeps_the_readiness() {
     let reactor = reactor();
     let (mut theirs, io) = pair();
     let stateful = Stateful { io, interruptions: 1 };
@@ -185,7 +185,7 @@ fn an_interruption_is_passed_on_and_changes_nothing() {
     ready(&reactor, &ours);
     fails(ErrorKind::Interrupted, ours.read(&mut [0]));
     assert!(ours.is_ready());
-    // Functions that repeat interrupted reads repeat this one.
+    // Functions that repeat interrupted reads also repeat reads of an `Fd`.
     ours.get_mut().interruptions = 3;
     ours.read_exact(&mut [0; 2]).unwrap();
     ours.get_mut().interruptions = 1;
@@ -220,7 +220,7 @@ fn a_full_pipe_is_not_ready_for_writing() {
 }
 
 #[test]
-fn whatever_reads_is_read_through_an_fd() {
+fn fd_forwards_read_and_write() {
     fn reads<T: Read>() {}
     fn writes<T: Write>() {}
     reads::<Fd<ChildStdout>>();
@@ -237,10 +237,10 @@ fn whatever_reads_is_read_through_an_fd() {
     writes::<&Fd<ChildStdin>>();
 }
 
-// The flag.
+// The `O_NONBLOCK` flag.
 
 #[test]
-fn the_flag_of_a_level_fd_is_set_and_cleared() {
+fn a_level_fd_can_change_the_flag() {
     let reactor = reactor();
     let (_theirs, ours) = UnixStream::pair().unwrap();
     let mut clone = ours.try_clone().unwrap();
@@ -277,7 +277,7 @@ fn an_fd_in_edge_mode_refuses_to_block() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_that_never_blocks_has_any_flag() {
+fn never_blocking_files_may_have_any_flag() {
     let reactor = reactor();
     let mut child = spawn(&mut Command::new("true"));
     let process: Fd<OwnedFd> = reactor.fd(support::pidfd(&child), Interest::READABLE).unwrap();
@@ -287,7 +287,7 @@ fn a_file_that_never_blocks_has_any_flag() {
 }
 
 #[test]
-fn the_flag_can_be_set_without_the_reactor() {
+fn the_flag_can_change_without_a_reactor() {
     let (reactor, (_theirs, ours)) = (reactor(), pair());
     let ours = reactor.fd(ours, Interest::READABLE).unwrap();
     drop(reactor);
@@ -299,7 +299,7 @@ fn the_flag_can_be_set_without_the_reactor() {
 
 const READS: &str = "POLLMUX_TEST_READS_STDIN";
 
-/// The program whose stdin is tested: `again` with this variable set.
+/// The child program, whose stdin is tested: `again` with this variable set.
 fn reads_stdin() {
     let reactor = reactor();
     let input = reactor.fd_with_mode(io::stdin(), Interest::READABLE, Mode::Level).unwrap();
@@ -307,7 +307,7 @@ fn reads_stdin() {
     let mut line = String::new();
     input.try_io(|stdin| stdin.read_line(&mut line)).unwrap();
     assert_eq!(line, "one\n");
-    // The other line is in the buffer, which no poller knows of.
+    // The second line is in the buffer, which no poller sees.
     not_ready(&reactor, &input);
     let take_all = || {
         let take_all = |stdin: &io::Stdin| {
@@ -344,7 +344,7 @@ fn reads_stdin() {
 }
 
 #[test]
-fn a_buffered_line_of_stdin_is_no_readiness() {
+fn lines_buffered_in_stdin_make_nothing_ready() {
     let _dog = dog();
     if std::env::var_os(READS).is_some() {
         return reads_stdin();
@@ -368,9 +368,9 @@ fn a_buffered_line_of_stdin_is_no_readiness() {
     assert!(child.wait().unwrap().success());
 }
 
-// Connecting, and pushing back.
+// Connecting and back-pressure.
 
-/// A socket that has begun to connect, or the error that was known at once.
+/// Returns a socket that has begun to connect, or an immediate error.
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -381,7 +381,7 @@ fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 #[test]
-fn a_connect_is_writable_when_it_is_done() {
+fn a_finished_connect_is_writable() {
     let _dog = dog();
     let reactor = reactor();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -401,10 +401,10 @@ fn a_connect_is_writable_when_it_is_done() {
 }
 
 #[test]
-fn a_refused_connect_tells_its_error() {
+fn a_refused_connect_reports_its_error() {
     let _dog = dog();
     let reactor = reactor();
-    // Bound, so that nobody else has the port, and not listening.
+    // The socket is bound, so that no other test has the port, but does not listen.
     let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let error = match connect(closed.local_addr().unwrap().as_socket().unwrap()) {
@@ -412,7 +412,7 @@ fn a_refused_connect_tells_its_error() {
         Ok(stream) => {
             let stream = reactor.fd(stream, Interest::WRITABLE).unwrap();
             ready(&reactor, &stream);
-            stream.get_ref().take_error().unwrap().expect("no error")
+            stream.get_ref().take_error().unwrap().expect("the refused socket has no error")
         }
     };
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
@@ -420,13 +420,13 @@ fn a_refused_connect_tells_its_error() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_connect_that_nobody_answers_is_not_ready() {
+fn an_unanswered_connect_is_not_ready() {
     let (sim, reactor) = simulated();
     let busy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     busy.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     busy.listen(0).unwrap();
     let address = busy.local_addr().unwrap().as_socket().unwrap();
-    // One or two have room to wait in.
+    // The backlog has room for one or two connections.
     let begun: Vec<_> = (0..4).map(|_| connect(address).unwrap()).collect();
     let last = reactor.fd(begun.last().unwrap(), Interest::WRITABLE).unwrap();
     let timeout = reactor.after(Duration::from_secs(5));
@@ -437,11 +437,11 @@ fn a_connect_that_nobody_answers_is_not_ready() {
 }
 
 #[test]
-fn a_reader_that_stops_pushes_back_and_loses_nothing() {
+fn a_paused_reader_loses_nothing() {
     let (_, reactor) = simulated();
     let (mut client, ours) = pair();
     let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
-    // A worker that takes a chunk each second, and has room for two.
+    // The worker takes a chunk each second, and its channel has room for two.
     let (work, jobs) = reactor.channel::<Vec<u8>>(2).unwrap();
     let worker = reactor.every(Duration::from_secs(1)).unwrap();
     let (mut sent, mut got) = (Vec::new(), Vec::new());
@@ -480,7 +480,7 @@ fn a_reader_that_stops_pushes_back_and_loses_nothing() {
                 if nothing && full {
                     break;
                 }
-                // The client writes what the sockets hold, once, and goes.
+                // The client fills the sockets once, and then shuts down its writing side.
                 while !full {
                     let chunk = [sent.len() as u8 / 3; 1000];
                     match client.write(&chunk) {
@@ -497,7 +497,7 @@ fn a_reader_that_stops_pushes_back_and_loses_nothing() {
     }
     assert!(sent.len() > 8_000, "{} bytes", sent.len());
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
-    // A report each time that reading goes on, and one or two of the end.
+    // Each resumed read costs a report, and the end of the stream one or two reports.
     assert!(reports <= reads + 4, "{reports} reports of {reads} reads");
     assert_eq!(reactor.stats().spinning, 0);
 }

@@ -1,5 +1,5 @@
-//! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's
-//! own timing is waited for by a `select!`, never slept for.
+//! Checks fds as sources: their remembered readiness, and their registration and removal. Tests
+//! wait for the kernel in a `select!`, and never sleep.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
@@ -38,24 +38,24 @@ fn would_block<R: std::fmt::Debug>(result: io::Result<R>) {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
-/// A reactor, a socket of its, and the peer of that.
+/// Returns a reactor, the peer of a socket, and the socket as a source.
 fn connected(interest: Interest, mode: Mode) -> (Reactor, UnixStream, Fd<UnixStream>) {
     let (reactor, (theirs, ours)) = (reactor(), pair());
     let ours = reactor.fd_with_mode(ours, interest, mode).unwrap();
     (reactor, theirs, ours)
 }
 
-/// The same for an interest in edges.
-fn edges(interest: Interest) -> (Reactor, UnixStream, Fd<UnixStream>) {
+/// Does the same in edge mode.
+fn connected_edge(interest: Interest) -> (Reactor, UnixStream, Fd<UnixStream>) {
     connected(interest, Mode::Edge)
 }
 
-/// What the source gives within a minute.
+/// Returns the source's readiness, and fails after a minute.
 #[track_caller]
 fn ready<T: AsFd>(reactor: &Reactor, fd: &Fd<T>) -> Readiness {
     select! { reactor;
         recv(fd) -> readiness => readiness,
-        default(Duration::from_secs(60)) => panic!("not ready"),
+        default(Duration::from_secs(60)) => panic!("the fd is not ready"),
     }
 }
 
@@ -68,8 +68,8 @@ fn not_ready<T: AsFd>(reactor: &Reactor, fd: &Fd<T>) {
 }
 
 #[test]
-fn it_stays_ready_without_syscalls_until_a_read_would_block() {
-    let (reactor, mut theirs, mut ours) = edges(Interest::READABLE);
+fn an_fd_stays_ready_until_a_read_blocks() {
+    let (reactor, mut theirs, mut ours) = connected_edge(Interest::READABLE);
     not_ready(&reactor, &ours);
     theirs.write_all(b"ab").unwrap();
     ready(&reactor, &ours);
@@ -90,12 +90,12 @@ fn it_stays_ready_without_syscalls_until_a_read_would_block() {
 }
 
 #[test]
-fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
-    let (reactor, mut theirs, mut ours) = edges(Interest::READABLE);
+fn returning_to_an_earlier_interest_costs_no_syscall() {
+    let (reactor, mut theirs, mut ours) = connected_edge(Interest::READABLE);
     ours.set_interest(Interest::WRITABLE).unwrap();
     assert!(ready(&reactor, &ours).is_writable());
     theirs.write_all(b"x").unwrap();
-    // Reported while nobody wanted it.
+    // The poller reports the byte while the interest is only `WRITABLE`.
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
     let before = reactor.stats();
     for _ in 0..100 {
@@ -108,20 +108,20 @@ fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
     ours.set_interest(Interest::READABLE).unwrap();
     let mut buffer = [0; 4];
     assert_eq!(ours.read(&mut buffer).unwrap(), 1);
-    // Nor does it cost one to find out that there is no more, one way or the other.
+    // Finding out that there is no more data costs no syscall either, in both ways of reading.
     would_block(ours.try_io(|mut io| io.read(&mut buffer)));
     would_block(ours.read_vectored(&mut [io::IoSliceMut::new(&mut buffer)]));
     assert_eq!((reactor.stats() - before).controls, 0);
     not_ready(&reactor, &ours);
-    // It is still known to be writable.
+    // The fd is still known to be writable.
     ours.set_interest(Interest::BOTH).unwrap();
     assert!(ready(&reactor, &ours).is_writable());
 }
 
 #[test]
-fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
+fn unwanted_readiness_is_remembered_and_ends_no_sleep() {
     support::exact("counts waits");
-    // After the first one no look but those that are needed.
+    // After the first poll, the reactor polls only when needed.
     let reactor = support::build(Reactor::builder().poll_interval(Duration::from_secs(3600)));
     let (mut theirs, ours) = pair();
     let ours = reactor.fd(ours, Interest::BOTH).unwrap();
@@ -132,7 +132,7 @@ fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
     ours.set_interest(Interest::WRITABLE).unwrap();
     select! { reactor;
         recv(ours) -> readiness => assert!(readiness.is_writable()),
-        default => panic!("forgotten"),
+        default => panic!("the readiness was forgotten"),
     }
     assert_eq!((reactor.stats() - before).syscalls(), 0);
     theirs.write_all(b"x").unwrap();
@@ -141,13 +141,13 @@ fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
 }
 
 #[test]
-fn whoever_wants_nothing_is_told_of_the_end_where_the_system_tells() {
-    let (reactor, mut theirs, ours) = edges(Interest::NONE);
+fn the_end_is_reported_without_any_interest() {
+    let (reactor, mut theirs, ours) = connected_edge(Interest::NONE);
     theirs.write_all(b"x").unwrap();
     not_ready(&reactor, &ours);
     close(theirs);
     if cfg!(kqueue) {
-        return not_ready(&reactor, &ours); // README.md says so
+        return not_ready(&reactor, &ours); // see README.md
     }
     let readiness = ready(&reactor, &ours);
     assert!(readiness.is_read_closed() && readiness.is_write_closed(), "{readiness:?}");
@@ -155,28 +155,31 @@ fn whoever_wants_nothing_is_told_of_the_end_where_the_system_tells() {
     assert!(ready(&reactor, &ours).is_readable());
 }
 
-/// A file that is another one from now on: the poller has never heard of it.
-struct Two([UnixStream; 2], Cell<usize>);
+/// A file that can change its fd. The poller does not know the second fd.
+struct SwitchingFd([UnixStream; 2], Cell<usize>);
 
-impl AsFd for Two {
+impl AsFd for SwitchingFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0[self.1.get()].as_fd()
     }
 }
 
 #[test]
-fn a_poller_that_refuses_leaves_all_as_it_was() {
+fn a_refused_change_keeps_interest_and_readiness() {
     let reactor = reactor();
-    let ((mut theirs, ours), (_other, stranger)) = (pair(), pair());
+    let ((mut theirs, ours), (_other, unregistered)) = (pair(), pair());
     for interest in [Interest::READABLE, Interest::BOTH] {
-        let two = Two([ours.try_clone().unwrap(), stranger.try_clone().unwrap()], Cell::new(0));
-        let fd = reactor.fd(two, interest).unwrap();
+        let switching = SwitchingFd(
+            [ours.try_clone().unwrap(), unregistered.try_clone().unwrap()],
+            Cell::new(0),
+        );
+        let fd = reactor.fd(switching, interest).unwrap();
         theirs.write_all(b"x").unwrap();
         assert!(ready(&reactor, &fd).is_readable());
         let known = fd.readiness();
         fd.get_ref().1.set(1);
         assert!(fd.rearm().is_err());
-        // What refuses one interest refuses it the second time, too.
+        // The poller also refuses the second attempt.
         for _ in 0..2 {
             assert!(fd.set_interest(Interest::PRIORITY | Interest::BOTH).is_err());
         }
@@ -190,8 +193,8 @@ fn a_poller_that_refuses_leaves_all_as_it_was() {
 }
 
 #[test]
-fn a_full_socket_is_writable_again_when_the_peer_has_read() {
-    let (reactor, mut theirs, mut ours) = edges(Interest::WRITABLE);
+fn a_full_socket_becomes_writable_after_peer_reads() {
+    let (reactor, mut theirs, mut ours) = connected_edge(Interest::WRITABLE);
     ready(&reactor, &ours);
     let chunk = [7; 4096];
     let mut wrote = 0;
@@ -213,10 +216,10 @@ fn a_full_socket_is_writable_again_when_the_peer_has_read() {
 }
 
 #[test]
-fn try_io_on_both_directions_forgets_neither_wrongly() {
-    let (reactor, mut theirs, ours) = edges(Interest::BOTH);
+fn try_io_clears_only_the_blocked_direction() {
+    let (reactor, mut theirs, ours) = connected_edge(Interest::BOTH);
     ready(&reactor, &ours);
-    // A read that would block says nothing about writing.
+    // A read that would block does not change the readiness for writing.
     would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
     assert!(ready(&reactor, &ours).is_writable());
     would_block(ours.try_io_for(Interest::READABLE, |mut io| io.read(&mut [0; 4])));
@@ -224,7 +227,7 @@ fn try_io_on_both_directions_forgets_neither_wrongly() {
     theirs.write_all(b"x").unwrap();
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
     assert!(ready(&reactor, &ours).contains(Readiness::READABLE | Readiness::WRITABLE));
-    // Another error than that one says nothing of either.
+    // Errors other than `WouldBlock` change no readiness.
     assert!(ours.try_io(|_| Err::<(), _>(ErrorKind::Interrupted.into())).is_err());
     assert!(ours.readiness().contains(Readiness::READABLE | Readiness::WRITABLE));
     (&ours).read_exact(&mut [0]).unwrap();
@@ -233,7 +236,7 @@ fn try_io_on_both_directions_forgets_neither_wrongly() {
 }
 
 #[test]
-fn a_level_that_is_not_wanted_any_more_ends_no_sleep() {
+fn an_unwanted_level_ends_no_sleep() {
     support::exact("counts waits");
     let (reactor, mut theirs, ours) = connected(Interest::WRITABLE, Mode::Level);
     ready(&reactor, &ours);
@@ -241,13 +244,13 @@ fn a_level_that_is_not_wanted_any_more_ends_no_sleep() {
     let before = reactor.stats();
     not_ready(&reactor, &ours);
     let waits = (reactor.stats() - before).waits;
-    assert!(waits <= 2, "{waits} waits: it spins");
+    assert!(waits <= 2, "{waits} waits: the loop spins");
     theirs.write_all(b"x").unwrap();
     assert_eq!(ready(&reactor, &ours), Readiness::READABLE);
 }
 
 #[test]
-fn half_closed_closed_and_reset_are_told_apart() {
+fn half_closed_closed_and_reset_differ_in_readiness() {
     let reactor = reactor();
     let (theirs, ours) = tcp();
     let mut half = reactor.fd(ours, Interest::READABLE).unwrap();
@@ -268,7 +271,7 @@ fn half_closed_closed_and_reset_are_told_apart() {
     assert!(readiness.is_read_closed(), "{readiness:?}");
     assert_eq!(closed.read(&mut [0; 4]).unwrap(), 0);
 
-    // A close with unread data is a reset.
+    // Closing a socket with unread data resets the connection.
     let (mut theirs, ours) = tcp();
     let mut reset = reactor.fd(ours, Interest::READABLE).unwrap();
     reset.get_ref().write_all(b"unread").unwrap();
@@ -285,7 +288,7 @@ fn half_closed_closed_and_reset_are_told_apart() {
 
 #[test]
 #[cfg_attr(flat, ignore = "libkqueue fetches the error itself")]
-fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
+fn a_fetched_error_ends_a_datagram_sockets_readiness() {
     let reactor = reactor();
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -299,7 +302,7 @@ fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
     would_block(read());
     assert!(ours.readiness().is_empty());
     not_ready(&reactor, &ours);
-    // Whichever way it was fetched, when there is more than one.
+    // The error is cleared in each direction, even if it was fetched in another way.
     let ways = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
     for way in ways.into_iter().filter(|&way| cfg!(epoll) || way != Interest::PRIORITY) {
         ours.set_interest(Interest::BOTH | way).unwrap();
@@ -312,12 +315,16 @@ fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
 }
 
 #[test]
-fn urgent_data_is_a_priority() {
+fn urgent_data_is_reported_as_priority() {
     let reactor = reactor();
     let (theirs, ours) = tcp();
     if cfg!(kqueue) {
         let error = reactor.fd(ours, Interest::PRIORITY).unwrap_err();
-        assert_eq!(error.error().kind(), ErrorKind::Unsupported, "README.md says so");
+        assert_eq!(
+            error.error().kind(),
+            ErrorKind::Unsupported,
+            "kqueue has no such interest, see README.md"
+        );
         let ours = reactor.fd(error.into_inner(), Interest::READABLE).unwrap();
         let error = ours.set_interest(Interest::PRIORITY).unwrap_err();
         assert_eq!((error.kind(), ours.interest()), (ErrorKind::Unsupported, Interest::READABLE));
@@ -330,7 +337,7 @@ fn urgent_data_is_a_priority() {
     assert!(readiness.is_priority() && !readiness.is_error(), "{readiness:?}");
     would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
     not_ready(&reactor, &ours);
-    // Beside another interest it is told apart from that.
+    // Priority is reported separately from another interest.
     ours.set_interest(Interest::WRITABLE | Interest::PRIORITY).unwrap();
     SockRef::from(&theirs).send_out_of_band(b"!").unwrap();
     while !ready(&reactor, &ours).is_priority() {}
@@ -342,7 +349,7 @@ fn urgent_data_is_a_priority() {
 
 #[test]
 #[cfg_attr(kqueue, ignore = "there is no such interest")]
-fn who_waits_for_urgent_data_is_told_of_the_end() {
+fn a_priority_interest_reports_the_end() {
     let reactor = reactor();
     let (theirs, ours) = tcp();
     let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
@@ -357,7 +364,7 @@ fn who_waits_for_urgent_data_is_told_of_the_end() {
 }
 
 #[test]
-fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
+fn level_repeats_and_one_shot_needs_a_rearm() {
     let (reactor, mut theirs, mut level) = connected(Interest::READABLE, Mode::Level);
     theirs.write_all(b"x").unwrap();
     for _ in 0..5 {
@@ -365,7 +372,7 @@ fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
     }
     level.read_exact(&mut [0]).unwrap();
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
-    while level.try_take().is_some() {} // what was reported before the read
+    while level.try_take().is_some() {} // drops the reports from before the read
     not_ready(&reactor, &level);
 
     let (mut theirs, ours) = pair();
@@ -382,21 +389,21 @@ fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
 }
 
 #[test]
-fn a_level_source_that_nobody_asks_for_keeps_no_loop_awake() {
+fn an_untaken_level_source_ends_no_sleep() {
     support::exact("counts waits");
     let (reactor, mut theirs, level) = connected(Interest::READABLE, Mode::Level);
     theirs.write_all(b"x").unwrap();
     let before = reactor.stats();
     reactor.sleep_blocking(Duration::from_millis(10)).unwrap();
     let waits = (reactor.stats() - before).waits;
-    assert!(waits <= 3, "{waits} waits: it spins");
+    assert!(waits <= 3, "{waits} waits: the loop spins");
     for _ in 0..5 {
         ready(&reactor, &level);
     }
 }
 
 #[test]
-fn a_failed_registration_says_why_and_gives_the_file_back() {
+fn a_failed_registration_returns_the_file() {
     let reactor = reactor();
     let (_theirs, ours) = pair();
     let first = reactor.fd(&ours, Interest::READABLE).unwrap();
@@ -408,7 +415,7 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
 
     let file = std::fs::File::open(file!()).or_else(|_| std::fs::File::open("Cargo.toml")).unwrap();
     match reactor.fd(file, Interest::READABLE) {
-        Ok(_) if cfg!(kqueue) => {} // such kernels watch files: README.md says so
+        Ok(_) if cfg!(kqueue) => {} // such kernels watch files, see README.md
         Ok(file) => panic!("{file:?}"),
         Err(failed) => {
             assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
@@ -429,34 +436,34 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
 }
 
 #[test]
-fn a_number_that_is_used_again_inside_one_batch_gets_no_event_of_the_dead() {
+fn a_reused_fd_number_gets_no_stale_event() {
     let reactor = reactor();
     let mut events = Events::with_capacity(64);
     let mut reused = 0;
     for round in 0..500u64 {
         let (mut theirs, ours) = pair();
         let number = ours.as_raw_fd();
-        let dying = reactor.fd(ours, Interest::READABLE).unwrap().with_key(round);
+        let old = reactor.fd(ours, Interest::READABLE).unwrap().with_key(round);
         let (_quiet, spare) = pair();
         theirs.write_all(b"x").unwrap();
         reactor.wait(&mut events).unwrap();
         assert_eq!(events.len(), 1);
-        // The arm of another source drops it, and a new one gets its number.
-        drop(dying);
+        // A handler drops the source, and a new source gets its number.
+        drop(old);
         let duplicate = spare.try_clone().unwrap();
         reused += u32::from(duplicate.as_raw_fd() == number);
-        let fresh = reactor.fd(duplicate, Interest::READABLE).unwrap();
-        assert_eq!(events.iter().count(), 0, "the event of the dead one is skipped");
+        let new = reactor.fd(duplicate, Interest::READABLE).unwrap();
+        assert_eq!(events.iter().count(), 0, "the batch still has the dropped source's event");
         reactor.try_wait(&mut events).unwrap();
-        assert!(events.is_empty() && fresh.readiness().is_empty());
+        assert!(events.is_empty() && new.readiness().is_empty());
     }
-    // Not each time, because other tests open files, too.
+    // The number is not reused in each round, because other tests open files, too.
     assert!(reused > 0 || cfg!(not(target_os = "linux")));
     assert_eq!(reactor.stats().live, 0);
 }
 
 #[test]
-fn a_duplicate_that_stays_open_does_not_keep_a_dropped_one_firing() {
+fn a_dropped_fd_with_open_duplicates_is_quiet() {
     support::exact("counts waits");
     let reactor = reactor();
     let (mut theirs, ours) = pair();
@@ -466,13 +473,13 @@ fn a_duplicate_that_stays_open_does_not_keep_a_dropped_one_firing() {
     let before = reactor.stats();
     reactor.sleep_blocking(Duration::from_millis(20)).unwrap();
     let waits = (reactor.stats() - before).waits;
-    assert!(waits <= 2, "{waits} waits: it spins");
+    assert!(waits <= 2, "{waits} waits: the loop spins");
     drop(duplicate);
 }
 
 #[test]
-fn taken_back_it_is_as_it_was() {
-    let (reactor, mut theirs, fd) = edges(Interest::READABLE);
+fn into_inner_returns_the_file_unchanged() {
+    let (reactor, mut theirs, fd) = connected_edge(Interest::READABLE);
     theirs.write_all(b"x").unwrap();
     ready(&reactor, &fd);
     let mut ours = fd.into_inner();
@@ -487,7 +494,7 @@ fn taken_back_it_is_as_it_was() {
 }
 
 #[test]
-fn more_are_ready_than_a_batch_holds_and_each_is_reported_once() {
+fn each_of_many_ready_fds_is_reported_once() {
     let reactor = reactor();
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     const MANY: u64 = 300; // well below the limit of open files on any system
@@ -513,7 +520,7 @@ fn more_are_ready_than_a_batch_holds_and_each_is_reported_once() {
 }
 
 #[test]
-fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
+fn a_busy_loop_polls_at_the_poll_interval() {
     let reactor = support::build(Reactor::builder().poll_interval(Duration::ZERO));
     let (mut theirs, ours) = pair();
     let mut fd = reactor.fd(ours, Interest::READABLE).unwrap();
@@ -531,7 +538,7 @@ fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
         if let Some(readiness) = found {
             break readiness;
         }
-        assert!(turns < 1_000, "starved");
+        assert!(turns < 1_000, "the fd starves");
     };
     assert!(readiness.is_readable());
     assert_eq!((reactor.stats() - before).polls, turns);
@@ -539,34 +546,34 @@ fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
     would_block(fd.read(&mut [0]));
     let before = reactor.stats();
     select! { reactor; recv(fd) -> _ => panic!(), default => {} }
-    assert_eq!((reactor.stats() - before).polls, 1, "one look serves the whole turn");
+    assert_eq!((reactor.stats() - before).polls, 1, "a turn needs a single poll");
 }
 
-/// Keeps a turn awake, and makes an fd ready in between.
-struct Awake(AtomicU32, UnixStream);
+/// Keeps a turn awake, and makes an fd ready meanwhile.
+struct KeepAwake(AtomicU32, UnixStream);
 
-impl Awake {
-    const ENOUGH: u32 = 100_000;
+impl KeepAwake {
+    const LIMIT: u32 = 100_000;
 
-    /// Returns false after many rounds: then the turn sleeps.
+    /// Returns false after many rounds, so that the turn then sleeps.
     fn goes_on(&self) -> bool {
         let round = self.0.fetch_add(1, Ordering::Relaxed);
         if round == 100 {
             (&self.1).write_all(b"x").unwrap();
         }
-        round < Awake::ENOUGH
+        round < KeepAwake::LIMIT
     }
 
-    fn post_again(self: Arc<Awake>, handle: &Handle) {
+    fn post_again(self: Arc<KeepAwake>, handle: &Handle) {
         if self.goes_on() {
             handle.remote().post(|handle| self.post_again(handle)).unwrap();
         }
     }
 }
 
-struct Restless(Option<Arc<Awake>>);
+struct RestlessSource(Option<Arc<KeepAwake>>);
 
-impl Source for Restless {
+impl Source for RestlessSource {
     type Item = ();
     fn is_ready(&self) -> bool {
         false
@@ -583,15 +590,15 @@ impl Source for Restless {
 }
 
 #[test]
-fn a_turn_that_never_sleeps_looks_at_its_fds() {
+fn a_turn_that_never_sleeps_polls_fds() {
     for (cause, wait) in (0..3).flat_map(|cause| (0..3).map(move |wait| (cause, wait))) {
         let _dog = dog();
         let builder = Reactor::builder().poll_interval(Duration::ZERO).spin(Spin::Off);
         let reactor = support::build(builder);
         let (theirs, ours) = pair();
         let fd = reactor.fd(ours, Interest::READABLE).unwrap();
-        let busy = Arc::new(Awake(AtomicU32::new(0), theirs));
-        let mut restless = Restless(None);
+        let busy = Arc::new(KeepAwake(AtomicU32::new(0), theirs));
+        let mut restless = RestlessSource(None);
         let again = busy.clone();
         match cause {
             0 => {
@@ -610,7 +617,7 @@ fn a_turn_that_never_sleeps_looks_at_its_fds() {
                 let _ = (select.recv(&fd), select.recv(&restless));
                 select.wait().unwrap().recv(&fd).unwrap();
             }
-            _ if cause == 2 => continue, // a wait asks no foreign source
+            _ if cause == 2 => continue, // `wait` calls no foreign source
             _ => {
                 let mut events = Events::with_capacity(1);
                 reactor.wait(&mut events).unwrap();
@@ -618,27 +625,27 @@ fn a_turn_that_never_sleeps_looks_at_its_fds() {
             }
         }
         let rounds = busy.0.load(Ordering::Relaxed);
-        assert!(rounds < Awake::ENOUGH, "cause {cause}, wait {wait}: starved");
+        assert!(rounds < KeepAwake::LIMIT, "cause {cause}, wait {wait}: the fd starves");
     }
 }
 
 #[test]
-fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
+fn a_poll_finds_an_fd_that_became_ready() {
     let reactor = reactor();
     let (mut theirs, ours) = pair();
     let mut ours = reactor.fd(ours, Interest::READABLE).unwrap().with_key(3);
     let mut events = Events::with_capacity(1);
-    // Each has looked just now, when the byte comes.
+    // The reactor has polled just before the byte comes.
     for round in 0..100 {
         assert!(reactor.try_recv(&ours).unwrap().is_none());
         theirs.write_all(b"x").unwrap();
         match round % 5 {
             0 => assert!(reactor.try_recv(&ours).unwrap().is_some()),
-            1 => select! { reactor; recv(ours) -> _ => {}, default => panic!("default") },
+            1 => select! { reactor; recv(ours) -> _ => {}, default => panic!("not found") },
             2 => {
                 select! { reactor;
                     recv(ours) -> _ => {},
-                    default(Duration::ZERO) => panic!("default"),
+                    default(Duration::ZERO) => panic!("not found"),
                 }
             }
             3 => {
@@ -660,7 +667,7 @@ fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
 }
 
 #[test]
-fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
+fn a_default_without_fd_cases_polls_no_fds() {
     let reactor = support::build(Reactor::builder().poll_interval(Duration::from_secs(3600)));
     let (_theirs, ours) = pair();
     let ours = reactor.fd(ours, Interest::READABLE).unwrap();
@@ -671,7 +678,7 @@ fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
     let mut select = Select::new(&reactor);
     let _ = (select.recv(&inbox), select.recv(&timer), select.send(&full));
     let fd = select.recv(&ours);
-    // the first look of all is made
+    // Makes the first poll of the reactor.
     assert!(select.try_wait().unwrap().is_none() && select.remove(fd));
     let before = reactor.stats();
     for _ in 0..100 {
@@ -690,7 +697,7 @@ fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
     drop(tx);
 }
 
-/// The reports of ten waits, of which those that report nothing sleep for a while.
+/// Returns the number of reports of ten waits. A wait without a report sleeps for a while.
 fn reports(reactor: &Reactor) -> usize {
     let mut events = Events::with_capacity(4);
     let mut wait = |_| {
@@ -711,7 +718,7 @@ enum End {
 impl End {
     const ALL: [End; 3] = [End::HalfClose, End::Close, End::Reset];
 
-    /// Sends a byte and then ends the connection. What is returned keeps half of it open.
+    /// Sends a byte and ends the connection. The returned stream keeps half of the connection open.
     fn end(self, mut theirs: TcpStream) -> Option<TcpStream> {
         theirs.write_all(b"x").unwrap();
         match self {
@@ -727,7 +734,7 @@ impl End {
 }
 
 #[test]
-fn an_end_that_nobody_asked_for_is_told_once() {
+fn an_end_without_interest_is_reported_once() {
     let without = [Interest::NONE, Interest::PRIORITY];
     for interest in without.into_iter().filter(|&i| cfg!(epoll) || i == Interest::NONE) {
         for (end, read_before) in End::ALL.into_iter().flat_map(|end| [(end, false), (end, true)]) {
@@ -737,16 +744,22 @@ fn an_end_that_nobody_asked_for_is_told_once() {
             let ours = reactor.fd(ours, first).unwrap();
             ours.set_interest(interest).unwrap();
             let _half = end.end(theirs);
-            let told = reports(&reactor);
-            // One for each end at most: the kernel may tell a half-close and then the rest.
-            assert!(told <= 3, "{interest:?}, {end:?}: {told} reports");
-            assert!(cfg!(kqueue) || told >= 1, "{interest:?}, {end:?}: it was not told");
+            let reported = reports(&reactor);
+            // Each end has at most one report. The kernel may report a half-close first.
+            assert!(reported <= 3, "{interest:?}, {end:?}: {reported} reports");
+            assert!(
+                cfg!(kqueue) || reported >= 1,
+                "{interest:?}, {end:?}: the end was not reported"
+            );
             assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
-            // Asking for the same once more is no reason to tell it again.
+            // Setting the same interest again causes no second report.
             ours.set_interest(interest).unwrap();
             assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
-            select! { reactor; recv(ours) -> _ => panic!("told twice"), default => {} }
-            // What waits was not lost.
+            select! { reactor;
+                recv(ours) -> _ => panic!("the end was reported twice"),
+                default => {}
+            }
+            // The unread data is not lost.
             ours.set_interest(Interest::READABLE).unwrap();
             assert!(ready(&reactor, &ours).is_readable());
             if !matches!(end, End::Reset) {
@@ -758,26 +771,26 @@ fn an_end_that_nobody_asked_for_is_told_once() {
 }
 
 #[test]
-fn a_select_is_told_of_an_unasked_end_once() {
+fn a_select_reports_an_end_without_interest_once() {
     for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
         let reactor = reactor();
         let (theirs, ours) = tcp();
         let ours = reactor.fd_with_mode(ours, Interest::NONE, mode).unwrap();
         ours.get_ref().shutdown(Shutdown::Write).unwrap();
         close(theirs);
-        let mut told = 0;
+        let mut reported = 0;
         for _ in 0..20 {
             select! { reactor;
-                recv(ours) -> _ => told += 1,
+                recv(ours) -> _ => reported += 1,
                 default(Duration::from_millis(1)) => {}
             }
         }
-        assert!((usize::from(cfg!(epoll))..=3).contains(&told), "{mode:?}: told {told} times");
+        assert!((usize::from(cfg!(epoll))..=3).contains(&reported), "{mode:?}: {reported} reports");
     }
 }
 
 #[test]
-fn trying_without_interest_does_not_tell_an_end_again() {
+fn try_io_without_interest_repeats_no_end() {
     let reactor = reactor();
     let (theirs, ours) = tcp();
     let ours = reactor.fd(ours, Interest::NONE).unwrap();
@@ -791,34 +804,34 @@ fn trying_without_interest_does_not_tell_an_end_again() {
 }
 
 #[test]
-fn an_end_stays_told_while_reading_stops_and_goes_on() {
+fn pausing_and_resuming_reads_repeats_no_end() {
     for mode in [Mode::Edge, Mode::Level] {
         let (reactor, mut theirs, mut ours) = connected(Interest::NONE, mode);
         theirs.write_all(&[0; 10]).unwrap();
         theirs.shutdown(Shutdown::Write).unwrap();
-        let mut told = reports(&reactor);
+        let mut reported = reports(&reactor);
         for _ in 0..10 {
             ours.set_interest(Interest::READABLE).unwrap();
             assert!(ready(&reactor, &ours).is_readable());
             ours.read_exact(&mut [0]).unwrap();
             ours.set_interest(Interest::NONE).unwrap();
-            told += reports(&reactor);
+            reported += reports(&reactor);
         }
-        assert!((usize::from(cfg!(epoll))..=1).contains(&told), "{mode:?}: told {told} times");
-        // The peer goes on its way: that is another end.
+        assert!((usize::from(cfg!(epoll))..=1).contains(&reported), "{mode:?}: {reported} reports");
+        // The peer's close is another end.
         close(theirs);
         assert!(reports(&reactor) <= 2, "{mode:?}");
     }
 }
 
-#[cfg(target_os = "linux")] // where a pipe has an end that is told unasked
+#[cfg(target_os = "linux")] // only there does a pipe report an end without interest
 #[test]
-fn the_end_of_a_pipes_next_writer_is_told() {
+fn each_writers_end_of_a_pipe_is_reported() {
     let path = std::env::temp_dir().join(format!("pollmux-fifo-{}", std::process::id()));
     assert!(spawn(Command::new("mkfifo").arg(&path)).wait().unwrap().success());
     let open = |write: bool| {
         let mut options = std::fs::OpenOptions::new();
-        // Without the flag it would wait for the other end.
+        // Without `O_NONBLOCK`, opening the file would wait for the other end.
         options.custom_flags(nix::libc::O_NONBLOCK);
         options.read(!write).write(write).open(&path).unwrap()
     };
@@ -841,7 +854,7 @@ fn the_end_of_a_pipes_next_writer_is_told() {
 
 #[test]
 fn readiness_cleared_without_interest_is_found_again() {
-    let (reactor, mut theirs, mut ours) = edges(Interest::READABLE);
+    let (reactor, mut theirs, mut ours) = connected_edge(Interest::READABLE);
     ours.set_interest(Interest::NONE).unwrap();
     theirs.write_all(b"x").unwrap();
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
@@ -859,19 +872,19 @@ fn a_one_shot_is_reported_once_until_rearmed() {
         assert_eq!(reports(&reactor), 1, "round {round}");
         assert!(once.readiness().is_readable());
         assert_eq!(reports(&reactor), 0, "round {round}");
-        // By either way, also with some of it read.
+        // Both ways arm the source again, even if some data was read.
         match round % 2 {
             0 => once.rearm().unwrap(),
             _ => once.set_interest(Interest::READABLE).unwrap(),
         }
-        assert_eq!(reports(&reactor), 1, "round {round}: what waits was lost");
+        assert_eq!(reports(&reactor), 1, "round {round}: the unread data was not reported");
         (&once).read_exact(&mut [0]).unwrap();
         once.rearm().unwrap();
     }
 }
 
 #[test]
-fn a_one_shot_can_be_taken_after_its_report() {
+fn a_reported_one_shot_can_be_taken() {
     let (reactor, mut theirs, once) = connected(Interest::READABLE, Mode::OneShot);
     theirs.write_all(b"x").unwrap();
     let mut events = Events::with_capacity(4);
@@ -886,7 +899,7 @@ fn a_select_chooses_a_one_shot_once() {
     theirs.write_all(b"x").unwrap();
     let mut select = Select::new(&reactor);
     select.recv(&once);
-    assert_eq!(select.wait().unwrap().index(), 0); // and is not received
+    assert_eq!(select.wait().unwrap().index(), 0); // the value is not received
     assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
     once.rearm().unwrap();
     assert!(select.wait().unwrap().recv(&once).is_some());
@@ -894,8 +907,8 @@ fn a_select_chooses_a_one_shot_once() {
 }
 
 #[test]
-fn a_nested_wait_takes_no_report_from_a_batch() {
-    support::exact("counts what one look finds");
+fn nested_waits_take_no_report_from_a_batch() {
+    support::exact("counts the fds that one poll finds");
     let reactor = reactor();
     let mut fds = Vec::new();
     for key in 0..4 {
@@ -910,26 +923,26 @@ fn a_nested_wait_takes_no_report_from_a_batch() {
     let mut seen = 0;
     for event in &outer {
         reactor.try_wait(&mut inner).unwrap();
-        assert!(inner.is_empty(), "told twice");
+        assert!(inner.is_empty(), "the report was repeated");
         let (_, once) = &fds[event.key() as usize];
         (&*once).read_exact(&mut [0]).unwrap();
         once.rearm().unwrap();
         seen += 1;
     }
     assert_eq!(seen, 4);
-    assert_eq!(outer.iter().count(), 0, "all have been rearmed");
+    assert_eq!(outer.iter().count(), 0, "a re-armed source is still in the batch");
 }
 
 // Floods.
 
-/// Sockets that are always ready, and those that keep them open.
+/// Returns sockets that are always writable, with their peers.
 fn flood(reactor: &Reactor, n: usize) -> Vec<(UnixStream, Fd<UnixStream>)> {
     let fd = |(theirs, ours)| (theirs, reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(0));
     (0..n).map(|_| fd(pair())).collect()
 }
 
 #[test]
-fn a_flood_of_ready_fds_starves_nobody() {
+fn floods_of_ready_fds_starve_no_other_source() {
     const FLOOD: usize = 200;
     const ROOM: usize = 8;
     for batch in [1, 16, 1_024] {
@@ -939,7 +952,7 @@ fn a_flood_of_ready_fds_starves_nobody() {
         let (tx, rx) = pollmux::channel::bounded(1);
         let inbox = reactor.register_with(1, rx).unwrap();
         let remote = reactor.remote();
-        // All of them have been found.
+        // Waits until the reactor has found all fds.
         while fds.iter().any(|(_, fd)| fd.readiness().is_empty()) {
             reactor.wait(&mut events).unwrap();
         }
@@ -952,7 +965,11 @@ fn a_flood_of_ready_fds_starves_nobody() {
             remote.post(move |_| posted.send(()).unwrap()).unwrap();
             tx.send(()).unwrap();
             reactor.wait(&mut events).unwrap();
-            assert_eq!((called.get(), ran.try_recv()), (1, Ok(())), "not in the next turn");
+            assert_eq!(
+                (called.get(), ran.try_recv()),
+                (1, Ok(())),
+                "the callback or the post did not run in the next turn"
+            );
             let mut waits = 1;
             while !inbox.is_empty() || timer.is_ready() {
                 for event in &events {
@@ -964,25 +981,25 @@ fn a_flood_of_ready_fds_starves_nobody() {
                 }
                 reactor.wait(&mut events).unwrap();
                 waits += 1;
-                assert!(waits <= FLOOD / ROOM + 3, "starved by the fds");
+                assert!(waits <= FLOOD / ROOM + 3, "the channel or the timer starves");
             }
         }
     }
 }
 
 #[test]
-fn a_look_takes_a_batch_at_most() {
-    support::exact("counts looks");
+fn a_poll_takes_at_most_one_batch() {
+    support::exact("counts polls");
     let reactor = support::build(Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO));
     let fds = flood(&reactor, 100);
     let found = || fds.iter().filter(|(_, fd)| !fd.readiness().is_empty()).count();
     let mut before = 0;
     for _ in 0..100 / 10 + 1 {
-        let looks = reactor.stats();
+        let start = reactor.stats();
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
-        let looks = (reactor.stats() - looks).polls as usize;
-        // Its own two events may make room for fds.
-        assert!(found() - before <= looks * 12, "{} of {looks} looks", found() - before);
+        let polls = (reactor.stats() - start).polls as usize;
+        // The reactor's own two events may leave room for two more fds.
+        assert!(found() - before <= polls * 12, "{} fds in {polls} polls", found() - before);
         before = found();
     }
     assert_eq!(before, 100);
@@ -990,8 +1007,8 @@ fn a_look_takes_a_batch_at_most() {
 
 #[test]
 #[cfg(not(flat))]
-fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
-    support::exact("counts looks");
+fn an_embedded_reactor_finds_fds_behind_a_batch() {
+    support::exact("counts polls");
     use pollmux::sys;
     let _dog = dog();
     for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {
@@ -1021,7 +1038,7 @@ fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
                 !took
             });
         }
-        // Its own events may make room for fds.
+        // The reactor's own two events may leave room for two more fds.
         assert!((reactor.stats() - before).polls >= 21 / 3);
     }
 }
@@ -1030,21 +1047,21 @@ fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
 
 type Step = Box<dyn FnOnce()>;
 
-/// Runs code of the user in waits, as the driver of a GUI does.
-struct Busy {
+/// A driver that runs the user's code in waits, as the driver of a GUI does.
+struct BusyDriver {
     steps: Rc<RefCell<Vec<Step>>>,
-    /// Refuses [`Mode::Edge`], as a driver without edges does.
+    /// Refuses [`Mode::Edge`], as some drivers do.
     edgeless: bool,
 }
 
-/// A reactor on such a driver, and what runs in its next wait that may sleep.
-fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
+/// Returns a reactor on a [`BusyDriver`], and the list of steps for the next blocking wait.
+fn on_busy_driver(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
     let steps = Rc::new(RefCell::new(Vec::new()));
-    let driver = Hooked(Native::new().unwrap(), Busy { steps: steps.clone(), edgeless });
+    let driver = Hooked(Native::new().unwrap(), BusyDriver { steps: steps.clone(), edgeless });
     (Reactor::with_driver(driver).unwrap(), steps)
 }
 
-impl Hooks<Native> for Busy {
+impl Hooks<Native> for BusyDriver {
     fn wait(&mut self, native: &mut Native, mut waiting: Waiting<'_>) -> io::Result<()> {
         if waiting.blocks() {
             let steps = self.steps.take();
@@ -1068,7 +1085,7 @@ impl Hooks<Native> for Busy {
 }
 
 /// Runs `step` while the driver waits.
-fn in_the_wait(reactor: &Reactor, steps: &Rc<RefCell<Vec<Step>>>, step: impl FnOnce() + 'static) {
+fn during_a_wait(reactor: &Reactor, steps: &Rc<RefCell<Vec<Step>>>, step: impl FnOnce() + 'static) {
     steps.borrow_mut().push(Box::new(step));
     while !steps.borrow().is_empty() {
         reactor.sleep_blocking(Duration::from_millis(2)).unwrap();
@@ -1101,8 +1118,8 @@ fn an_event_has_the_readiness_of_its_fd() {
     }
     let seen = events();
     assert_eq!(seen[0], (1, both, true, true));
-    assert_eq!((seen.len(), seen[1].1), (2, Readiness::NONE), "the channel's");
-    // The readiness is that of the moment of the iteration, and the slot of a dropped fd has none.
+    assert_eq!((seen.len(), seen[1].1), (2, Readiness::NONE), "the channel's event");
+    // `events` reads the readiness during iteration, and a dropped fd's slot has none.
     fd.clear_readiness(Readiness::READABLE);
     assert_eq!(events()[0], (1, Readiness::WRITABLE, false, true));
     drop(fd);
@@ -1111,9 +1128,9 @@ fn an_event_has_the_readiness_of_its_fd() {
     drop(timer);
 }
 
-/// The loop sleeps although the peer of the fd that left says something.
+/// Checks that the loop sleeps, although the peer of the dropped fd writes.
 #[track_caller]
-fn is_left_alone(reactor: &Reactor, theirs: &mut impl Write) {
+fn assert_left_poller(reactor: &Reactor, theirs: &mut impl Write) {
     let before = reactor.stats();
     for _ in 0..20 {
         let _ = theirs.write(b"x");
@@ -1124,29 +1141,29 @@ fn is_left_alone(reactor: &Reactor, theirs: &mut impl Write) {
 }
 
 #[test]
-fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
-    // No thread of another test may take the number between the close and the keeping of it.
+fn a_drop_during_a_wait_deregisters_the_fd() {
+    // No thread of another test may take the number between the close and the check.
     alone!();
     for reused in [false, true] {
-        let (reactor, steps) = busy(false);
+        let (reactor, steps) = on_busy_driver(false);
         let (mut theirs, ours) = pair();
         let clone = ours.try_clone().unwrap();
         let (number, fd) = (ours.as_raw_fd(), reactor.fd(ours, Interest::READABLE).unwrap());
         let opened = Rc::new(RefCell::new(Vec::new()));
         let files = opened.clone();
-        in_the_wait(&reactor, &steps, move || {
+        during_a_wait(&reactor, &steps, move || {
             drop(fd);
             if reused {
-                // Nobody else gets the number before the poller was told.
+                // The number must stay taken until the poller has deregistered the fd.
                 *files.borrow_mut() = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
             }
         });
         let numbers =
             opened.borrow().iter().any(|(a, b)| [a, b].map(|s| s.as_raw_fd()).contains(&number));
         assert!(!numbers);
-        is_left_alone(&reactor, &mut theirs);
+        assert_left_poller(&reactor, &mut theirs);
         assert_eq!((reactor.stats().live, reactor.sources().len()), (0, 0));
-        // The file is open no longer than its clone.
+        // The file stays open no longer than its clone.
         close(clone);
         assert_eq!(theirs.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
         drop(opened);
@@ -1154,26 +1171,26 @@ fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
 }
 
 #[test]
-fn files_lent_or_taken_back_while_the_driver_waits_leave() {
-    let (reactor, steps) = busy(false);
+fn borrowed_files_leave_the_poller_during_a_wait() {
+    let (reactor, steps) = on_busy_driver(false);
     let (mut theirs, ours) = pair();
     let ours = Rc::new(ours);
     let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
-    in_the_wait(&reactor, &steps, move || drop(fd));
-    is_left_alone(&reactor, &mut theirs);
-    // It can be registered again.
+    during_a_wait(&reactor, &steps, move || drop(fd));
+    assert_left_poller(&reactor, &mut theirs);
+    // The file can be registered again.
     let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
     ready(&reactor, &fd);
     while fd.try_io(|io| (&**io).read(&mut [0; 64])).is_ok() {}
-    in_the_wait(&reactor, &steps, move || assert_eq!(Rc::strong_count(&fd.into_inner()), 2));
-    is_left_alone(&reactor, &mut theirs);
+    during_a_wait(&reactor, &steps, move || assert_eq!(Rc::strong_count(&fd.into_inner()), 2));
+    assert_left_poller(&reactor, &mut theirs);
     drop(reactor.fd(ours, Interest::READABLE).unwrap());
 }
 
 #[test]
-fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
+fn a_drop_during_a_wait_closes_the_connection() {
     let _dog = dog();
-    let (reactor, steps) = busy(false);
+    let (reactor, steps) = on_busy_driver(false);
     let (mut theirs, ours) = pair();
     theirs.set_nonblocking(false).unwrap();
     let fd = reactor.fd(ours, Interest::READABLE).unwrap();
@@ -1183,33 +1200,33 @@ fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         tx.send(()).unwrap();
     });
-    // Nothing else ends this sleep.
+    // Only the peer's message ends this sleep.
     assert_eq!(reactor.recv(&inbox).unwrap(), Ok(()));
     peer.join().unwrap();
 }
 
 #[test]
 #[cfg_attr(flat, ignore = "such a kqueue cannot wait for processes and timers")]
-fn every_source_dropped_while_the_driver_waits_leaves() {
-    let (reactor, steps) = busy(false);
+fn every_source_can_leave_during_a_wait() {
+    let (reactor, steps) = on_busy_driver(false);
     let timer = reactor.os_timer().unwrap();
     timer.reset(Duration::from_millis(5)).unwrap();
     let signals = reactor.signals(&[pollmux::Signal::USER2]).unwrap();
     let child = reactor.register(spawn(&mut Command::new("true"))).unwrap();
-    in_the_wait(&reactor, &steps, move || {
+    during_a_wait(&reactor, &steps, move || {
         drop((timer, signals));
         let _ = child.into_inner().wait();
     });
-    is_left_alone(&reactor, &mut io::sink());
+    assert_left_poller(&reactor, &mut io::sink());
     assert_eq!(reactor.stats().live, 0);
 }
 
 #[test]
 #[cfg_attr(flat, ignore = "a poller of this library cannot wait for such a timer")]
-fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
+fn an_os_timer_stopped_when_due_never_spins() {
     let steps = Rc::new(RefCell::new(Vec::<Step>::new()));
     let late = steps.clone();
-    // After the first wait that finds something.
+    // Runs the steps after the first wait that finds an event.
     let driver = on_wait(Native::new().unwrap(), move |native, mut waiting| {
         waiting.by(native)?;
         if !waiting.ready.is_empty() {
@@ -1225,27 +1242,27 @@ fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
     let mut events = Events::with_capacity(4);
     while !steps.borrow().is_empty() {
         if timer.is_ready() {
-            // Due when it was armed: the driver finds nothing.
+            // The timer expired when it was armed, so the driver finds no event.
             timer.reset(Duration::from_millis(1)).unwrap();
         }
         reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
     }
-    // It may be reported once, for nothing.
+    // A spurious report may come once.
     assert_eq!(timer.try_take(), None);
     assert!(!timer.is_ready() && reports(&reactor) == 0);
 }
 
 #[test]
-fn what_is_drained_while_the_driver_waits_is_told_again() {
+fn an_fd_drained_during_a_wait_reports_again() {
     for (mode, edgeless) in [(Mode::Edge, false), (Mode::Level, false), (Mode::Edge, true)] {
-        let (reactor, steps) = busy(edgeless);
+        let (reactor, steps) = on_busy_driver(edgeless);
         let (mut theirs, ours) = pair();
         let fd = Rc::new(reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap());
         for _ in 0..3 {
             theirs.write_all(b"x").unwrap();
             ready(&reactor, &*fd);
             let inner = fd.clone();
-            in_the_wait(&reactor, &steps, move || while (&*inner).read(&mut [0; 4]).is_ok() {});
+            during_a_wait(&reactor, &steps, move || while (&*inner).read(&mut [0; 4]).is_ok() {});
         }
         theirs.write_all(b"y").unwrap();
         assert!(ready(&reactor, &*fd).is_readable());
@@ -1257,14 +1274,14 @@ fn what_is_drained_while_the_driver_waits_is_told_again() {
 
 // Blocking files.
 
-/// A stream as std's `accept` gives it, and its peer.
+/// Returns a blocking stream, as std's `accept` does, and its peer.
 fn accepted() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (theirs, listener.accept().unwrap().0)
 }
 
-/// A file of each kind that blocks unless told otherwise.
+/// Returns a blocking file of each kind.
 fn blocking() -> Vec<OwnedFd> {
     let (theirs, ours) = accepted();
     let (left, right) = UnixStream::pair().unwrap();
@@ -1301,7 +1318,7 @@ fn a_blocking_file_is_refused_in_edge_mode() {
         let refused = reactor.fd_with_mode(file, Interest::BOTH, Mode::Edge).unwrap_err();
         assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
         assert_eq!(reactor.stats().live, 0);
-        // It is not registered any more.
+        // The failed registration left no entry in the poller.
         let file = refused.into_inner();
         set_nonblocking(&file, true);
         drop(reactor.fd(file, Interest::READABLE).unwrap());
@@ -1321,7 +1338,7 @@ fn registering_as_nonblocking_sets_the_shared_flag() {
     would_block((&clone).read(&mut [0]));
     theirs.write_all(b"x").unwrap();
     assert!(ready(&reactor, &ours).is_readable());
-    // It stays set, and setting it once more is no error.
+    // The flag stays set, and setting the flag again is no error.
     let ours = reactor.fd_nonblocking(ours.into_inner(), Interest::READABLE).unwrap();
     (&ours).read_exact(&mut [0]).unwrap();
     would_block(ours.into_inner().read(&mut [0]));
@@ -1329,7 +1346,7 @@ fn registering_as_nonblocking_sets_the_shared_flag() {
 }
 
 #[test]
-fn a_failed_registration_leaves_the_flag_alone() {
+fn a_failed_registration_keeps_the_flag() {
     let reactor = reactor();
     let fdless = support::without_fds();
     let (mut theirs, ours) = accepted();
@@ -1339,7 +1356,7 @@ fn a_failed_registration_leaves_the_flag_alone() {
     let failed = fdless.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
     drop(level);
-    // A read waits still.
+    // A read still blocks.
     let sender = support::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(20));
         theirs.write_all(b"x").unwrap();
@@ -1369,8 +1386,8 @@ fn files_that_never_block_need_no_flag() {
     }
 }
 
-/// One read for each report, of a file that blocks, never blocks the loop.
-fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
+/// Checks that a single read after each report never blocks, although the file is blocking.
+fn check_blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
     let _dog = dog();
     let reactor = reactor();
     let (mut theirs, ours) = accepted();
@@ -1381,7 +1398,7 @@ fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) 
         let mut left = 5;
         while left > 0 {
             report(&reactor, &ours);
-            // Other things are looked at between the report and the read.
+            // The reactor handles other sources between the report and the read.
             for _ in 0..3 {
                 tx.send(()).unwrap();
                 std::thread::sleep(Duration::from_micros(200));
@@ -1395,16 +1412,16 @@ fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) 
         assert_eq!(
             support::wait_keys_for(&reactor, Duration::from_millis(2)),
             [],
-            "the next read would block"
+            "the file was reported although a read would block"
         );
     }
 }
 
 #[test]
-fn a_wait_reports_a_blocking_file_only_when_ready() {
+fn wait_reports_blocking_files_only_when_ready() {
     for mode in [Mode::Level, Mode::OneShot] {
         let mut events = Events::with_capacity(4);
-        blocking_reads(mode, |reactor, _| {
+        check_blocking_reads(mode, |reactor, _| {
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.iter().count(), 1);
         });
@@ -1412,9 +1429,9 @@ fn a_wait_reports_a_blocking_file_only_when_ready() {
 }
 
 #[test]
-fn a_select_gives_a_blocking_file_only_when_ready() {
+fn select_reports_blocking_files_only_when_ready() {
     for mode in [Mode::Level, Mode::OneShot] {
-        blocking_reads(mode, |reactor, fd| {
+        check_blocking_reads(mode, |reactor, fd| {
             select! { reactor; recv(fd) -> readiness => assert!(readiness.is_readable()) }
         });
     }
@@ -1422,7 +1439,7 @@ fn a_select_gives_a_blocking_file_only_when_ready() {
 
 // Spinning.
 
-/// Makes the loop turn `turns` times, by `wait`.
+/// Calls `wait` in `turns` turns, each of which must report an event.
 fn wait_times(reactor: &Reactor, turns: usize) {
     let mut events = Events::with_capacity(4);
     for _ in 0..turns {
@@ -1444,32 +1461,36 @@ fn spins(reactor: &Reactor) -> bool {
 
 #[test]
 fn a_source_reported_a_thousand_times_spins() {
-    let (reactor, mut theirs, fd) = edges(Interest::READABLE);
+    let (reactor, mut theirs, fd) = connected_edge(Interest::READABLE);
     theirs.write_all(b"abcdefgh").unwrap();
     wait_times(&reactor, 999);
     assert!(!spins(&reactor));
     wait_times(&reactor, 1);
     assert!(spins(&reactor));
     wait_times(&reactor, 2_000);
-    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 1), "each is counted once");
-    // A read ends it, though the source is as ready as before.
+    assert_eq!(
+        (spins(&reactor), reactor.stats().spinning),
+        (true, 1),
+        "each spinning source is counted once"
+    );
+    // A read ends the spinning, although the source stays ready.
     (&fd).read_exact(&mut [0]).unwrap();
     assert!(!spins(&reactor) && fd.is_ready());
     wait_times(&reactor, 999);
     assert!(!spins(&reactor));
     wait_times(&reactor, 1);
     assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 2));
-    // And so does a change.
+    // A change of the interest ends the spinning, too.
     fd.set_interest(Interest::READABLE).unwrap();
     assert!(!spins(&reactor) && fd.is_ready());
 }
 
 #[test]
 fn a_select_that_drains_nothing_spins() {
-    let (reactor, _theirs, fd) = edges(Interest::BOTH);
+    let (reactor, _theirs, fd) = connected_edge(Interest::BOTH);
     for _ in 0..999 {
         select! { reactor; recv(fd) -> readiness => assert!(readiness.is_writable()) }
-        // Nothing to read, which says nothing about writing.
+        // A read that would block does not serve the readiness for writing.
         would_block((&fd).read(&mut [0]));
     }
     assert!(!spins(&reactor));
@@ -1484,7 +1505,7 @@ fn a_select_that_drains_nothing_spins() {
 
 #[test]
 fn a_chosen_case_that_is_not_taken_spins() {
-    let (reactor, _theirs, fd) = edges(Interest::WRITABLE);
+    let (reactor, _theirs, fd) = connected_edge(Interest::WRITABLE);
     let (tx, inbox) = reactor.channel(1).unwrap();
     tx.send(1).unwrap();
     for taken in 0..2 {
@@ -1506,10 +1527,10 @@ fn a_chosen_case_that_is_not_taken_spins() {
     }
 }
 
-/// A source that never gives what the source inside it has.
-struct Reluctant<'a, T: AsFd>(&'a Fd<T>);
+/// A source that is ready, but never gives a value.
+struct NeverGives<'a, T: AsFd>(&'a Fd<T>);
 
-impl<T: AsFd> Source for Reluctant<'_, T> {
+impl<T: AsFd> Source for NeverGives<'_, T> {
     type Item = ();
     fn is_ready(&self) -> bool {
         self.0.is_ready()
@@ -1524,12 +1545,12 @@ impl<T: AsFd> Source for Reluctant<'_, T> {
 
 #[test]
 fn a_picked_case_that_gives_nothing_spins() {
-    let (reactor, _theirs, fd) = edges(Interest::WRITABLE);
+    let (reactor, _theirs, fd) = connected_edge(Interest::WRITABLE);
     ready(&reactor, &fd);
-    let reluctant = Reluctant(&fd);
+    let never_gives = NeverGives(&fd);
     while !spins(&reactor) {
         let before = reactor.stats();
-        select! { reactor; recv(reluctant) -> () => panic!(), default => {} }
+        select! { reactor; recv(never_gives) -> () => panic!(), default => {} }
         assert!(before.turns <= 2_000 && before.spinning == 0);
     }
 }
@@ -1560,7 +1581,7 @@ fn a_source_that_is_served_never_spins() {
 }
 
 #[test]
-fn it_is_listed() {
+fn an_fd_is_listed_with_kind_and_key() {
     let reactor = reactor();
     let (_theirs, ours) = pair();
     let fd = reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(9);

@@ -13,7 +13,7 @@ use super::TryRecvError;
 use super::ring::{Stamp, WRITTEN};
 use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
-use crate::sync::{Ordering, fence, light_fence, pause, settle_fence, wait_briefly};
+use crate::sync::{Ordering, WATCH, fence, light_fence, pause, settle_fence, wait_briefly, watch};
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
@@ -136,6 +136,31 @@ impl<T> Head<T> {
                         false
                     }
                 }
+    }
+
+    /// Looks at the slot of the next message, and not at the tail. Every sender writes the tail for
+    /// every message, and a read takes its cache line away from them.
+    ///
+    /// Returns `None` if the message is not there. Then only the tail says if there is a message
+    /// out of turn, or the end. At the end of a stream, and on a detour, looks at the tail at once.
+    #[inline(always)]
+    pub(super) fn glance(&self) -> Option<bool> {
+        if self.is_written(self.state().head()) { Some(true) } else { self.glance_slow() }
+    }
+
+    #[inline(never)]
+    fn glance_slow(&self) -> Option<bool> {
+        let is_clear = self.state().head() & DETOUR == 0 && !self.reader().catches_up();
+        if is_clear { None } else { Some(self.look_slow() == Look::Ready) }
+    }
+
+    /// Waits for the message at the head, for at most [`WATCH`] ns, without a look at the tail.
+    #[inline(never)]
+    pub(super) fn watch(&self) {
+        let head = self.state().head();
+        if head & DETOUR == 0 {
+            watch(WATCH, || self.is_written(head));
+        }
     }
 
     #[inline(never)]

@@ -105,11 +105,14 @@ impl<T> Receiver<T> {
 
     #[track_caller]
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        let state = match &self.flavor {
-            Receiving::Buffer(head) => head.state(),
+        let head = match &self.flavor {
+            Receiving::Buffer(head) => head,
             Receiving::Rendezvous(meeting) => return meeting.recv(deadline),
         };
-        let mut backoff = Backoff::new();
+        if head.glance() != Some(true) {
+            head.watch();
+        }
+        let mut backoff = Backoff::behind_watch();
         let mut nap = Nap::default();
         loop {
             match self.try_recv() {
@@ -125,7 +128,7 @@ impl<T> Receiver<T> {
                     if forbid_blocking("recv") {
                         return Err(RecvTimeoutError::Timeout);
                     }
-                    self.sleep(state, deadline, &mut nap);
+                    self.sleep(head.state(), deadline, &mut nap);
                 }
             }
         }
@@ -190,6 +193,15 @@ impl<T> Receiver<T> {
         match &self.flavor {
             Receiving::Buffer(head) => head.is_ready_or(coming),
             Receiving::Rendezvous(end) => end.meeting().is_receivable(party),
+        }
+    }
+
+    /// [`is_ready`](Self::is_ready) without a read of the tail; `None` if the answer needs one.
+    #[inline(always)]
+    pub(crate) fn glance(&self, party: Option<&Arc<Notify>>) -> Option<bool> {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.glance(),
+            Receiving::Rendezvous(end) => Some(end.meeting().is_receivable(party)),
         }
     }
 

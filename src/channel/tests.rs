@@ -175,6 +175,27 @@ fn a_ring_shrinks_past_a_sender_that_stands_still() {
 }
 
 #[test]
+fn a_glance_sees_only_the_next_message() {
+    for (tx, rx) in [bounded::<u32>(4), unbounded()] {
+        let glance = || rx.glance(None);
+        assert_eq!(glance(), None);
+        let standing = tx.tail().begin();
+        tx.send(1).unwrap();
+        tx.send(2).unwrap();
+        assert_eq!(glance(), None, "a message out of turn");
+        assert_eq!(rx.try_recv(), Ok(1));
+        assert_eq!(glance(), Some(true), "a detour needs the tail");
+        assert_eq!(rx.try_recv(), Ok(2));
+        assert_eq!(glance(), Some(false));
+        standing.finish(3);
+        assert_eq!(glance(), Some(true));
+        assert_eq!(rx.try_recv(), Ok(3));
+        drop(tx);
+        assert_eq!((glance(), rx.is_ready(None)), (None, true), "the end");
+    }
+}
+
+#[test]
 fn a_sleep_with_nothing_coming_is_no_nap() {
     let (_tx, rx) = bounded::<u32>(1);
     let mut nap = Nap::default();

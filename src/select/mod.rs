@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use self::set::{Select, Selected};
 
 use crate::channel::Chosen;
-use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Patience};
+use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Looks, Patience};
 use crate::sources::{Internals, Outgoing, Sending, Source};
 use crate::sys::Time;
 use crate::wake::Request;
@@ -95,6 +95,11 @@ pub trait Cases: AnyCases {
 pub trait AnyCases {
     /// Returns a bit for each case that is ready. The first case has the lowest bit.
     fn ready(&self) -> u32;
+    /// Returns a bit for each case that is ready, and a bit for each case that only
+    /// [`ready`](AnyCases::ready) can tell.
+    fn glance(&self) -> (u32, u32) {
+        (self.ready(), 0)
+    }
     /// Calls [`Source::before_sleep`] of each case.
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// Calls [`Source::after_sleep`] of each case. Returns a bit for each case that was chosen.
@@ -159,6 +164,11 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     fn ready(&self) -> u32 {
         u32::from(self.0.is_ready()) | self.1.ready() << 1
     }
+    #[inline(always)]
+    fn glance(&self) -> (u32, u32) {
+        let (this, (ready, doubt)) = (self.0.glance(), self.1.glance());
+        (u32::from(this == Some(true)) | ready << 1, u32::from(this.is_none()) | doubt << 1)
+    }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.0.before_sleep(blocking)?;
         self.1.before_sleep(blocking)
@@ -177,6 +187,15 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
     fn internals(&self, index: u32) -> Option<Internals<'_>> {
         if index == 0 { Some(self.0.internals()) } else { self.1.internals(index - 1) }
+    }
+}
+
+impl Looks for &dyn AnyCases {
+    fn closely(&self) -> bool {
+        self.ready() != 0
+    }
+    fn glance(&self) -> bool {
+        (**self).glance().0 != 0
     }
 }
 
@@ -260,7 +279,15 @@ fn run<C: Cases>(
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
     handle.core.begin_turn();
-    let mut mask = if handle.is_closed() { 0 } else { may_be_taken(handle, cases.ready(), cases) };
+    let (mut ready, mut doubt) = match patience {
+        _ if handle.is_closed() => (0, 0),
+        Patience::None => (cases.ready(), 0),
+        Patience::Until(_) | Patience::Endless => cases.glance(),
+    };
+    if ready != 0 && doubt != 0 {
+        (ready, doubt) = (cases.ready(), 0);
+    }
+    let mut mask = may_be_taken(handle, ready, cases);
     while mask != 0 {
         let index = choose(handle, mask, biased);
         if !cases.belongs(index, handle) {
@@ -272,7 +299,7 @@ fn run<C: Cases>(
         picked_nothing(handle, cases, index);
         mask &= !(1 << index);
     }
-    let mut search = Search::new(handle, cases, biased, patience)?;
+    let mut search = Search::new(handle, cases, biased, patience, doubt != 0)?;
     while let Some(index) = search.next()? {
         if let Some(item) = cases.take(index) {
             return Ok(Some(item));
@@ -357,6 +384,7 @@ impl<'a> Search<'a> {
         cases: &'a dyn AnyCases,
         biased: bool,
         patience: Patience,
+        in_doubt: bool,
     ) -> io::Result<Search<'a>> {
         if handle.is_closed() {
             return Err(handle.core.gone());
@@ -365,7 +393,11 @@ impl<'a> Search<'a> {
             return Err(foreign(index));
         }
         let (mask, tried, slept, is_last) = (0, None, None, false);
-        Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
+        let mut search = Search { handle, cases, biased, patience, mask, tried, slept, is_last };
+        if in_doubt && !handle.core.spinner.spins_soon() {
+            search.look()?;
+        }
+        Ok(search)
     }
 
     /// Returns the index of the next case to take from, or [`NO_CASE`]. `None` if no case is ready
@@ -420,7 +452,7 @@ impl<'a> Search<'a> {
         let (core, cases) = (&self.handle.core, self.cases);
         let published = Published::new(cases, false);
         let publish = |blocking: &mut BeforeSleep<'_>| published.publish(blocking);
-        self.slept = Some(core.block(until, publish, || cases.ready() != 0));
+        self.slept = Some(core.block(until, publish, cases));
         // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 && core.is_pressed() {

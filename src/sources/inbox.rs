@@ -228,6 +228,11 @@ impl<T> Source for Inbox<T> {
         }
     }
 
+    #[inline(always)]
+    fn glance(&self) -> Option<bool> {
+        self.receiver.glance(Some(self.slot.notify()))
+    }
+
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.receiver.before_sleep(self.slot.notify());
         Ok(())

@@ -165,6 +165,14 @@ pub trait Source {
         self.internals().belongs_to(handle)
     }
 
+    /// [`is_ready`](Source::is_ready) without a read of memory that senders write often. `None` if
+    /// the answer needs such a read.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn glance(&self) -> Option<bool> {
+        Some(self.is_ready())
+    }
+
     /// The facts that the selects ask a source of this crate for.
     #[doc(hidden)]
     #[inline]
@@ -203,6 +211,10 @@ macro_rules! forward {
                 (**self).belongs_to(handle)
             }
             #[inline(always)]
+            fn glance(&self) -> Option<bool> {
+                (**self).glance()
+            }
+            #[inline(always)]
             fn internals(&self) -> Internals<'_> {
                 (**self).internals()
             }
@@ -237,6 +249,10 @@ impl<S: Source> Source for Option<S> {
     #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.as_ref().is_none_or(|source| source.belongs_to(handle))
+    }
+    #[inline(always)]
+    fn glance(&self) -> Option<bool> {
+        self.as_ref().map_or(Some(false), S::glance)
     }
     #[inline]
     fn internals(&self) -> Internals<'_> {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use self::set::{Select, Selected};
 
-use crate::channel::Chosen;
+use crate::channel::{Chosen, Glance};
 use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Looks, Patience};
 use crate::sources::{Internals, Outgoing, Sending, Source};
 use crate::sys::Time;
@@ -95,11 +95,8 @@ pub trait Cases: AnyCases {
 pub trait AnyCases {
     /// Returns a bit for each case that is ready. The first case has the lowest bit.
     fn ready(&self) -> u32;
-    /// Returns a bit for each case that is ready, and a bit for each case that only
-    /// [`ready`](AnyCases::ready) can tell.
-    fn glance(&self) -> (u32, u32) {
-        (self.ready(), 0)
-    }
+    /// [`ready`](AnyCases::ready), with some cases left in doubt.
+    fn glance(&self) -> Glance;
     /// Calls [`Source::before_sleep`] of each case.
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// Calls [`Source::after_sleep`] of each case. Returns a bit for each case that was chosen.
@@ -127,6 +124,10 @@ impl AnyCases for () {
     #[inline(always)]
     fn ready(&self) -> u32 {
         0
+    }
+    #[inline(always)]
+    fn glance(&self) -> Glance {
+        Glance::default()
     }
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         Ok(())
@@ -165,9 +166,8 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
         u32::from(self.0.is_ready()) | self.1.ready() << 1
     }
     #[inline(always)]
-    fn glance(&self) -> (u32, u32) {
-        let (this, (ready, doubt)) = (self.0.glance(), self.1.glance());
-        (u32::from(this == Some(true)) | ready << 1, u32::from(this.is_none()) | doubt << 1)
+    fn glance(&self) -> Glance {
+        self.0.glance().before(self.1.glance())
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.0.before_sleep(blocking)?;
@@ -195,7 +195,7 @@ impl Looks for &dyn AnyCases {
         self.ready() != 0
     }
     fn glance(&self) -> bool {
-        (**self).glance().0 != 0
+        (**self).glance().ready() != 0
     }
 }
 
@@ -279,13 +279,17 @@ fn run<C: Cases>(
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
     handle.core.begin_turn();
-    let (mut ready, mut doubt) = match patience {
-        _ if handle.is_closed() => (0, 0),
-        Patience::None => (cases.ready(), 0),
-        Patience::Until(_) | Patience::Endless => cases.glance(),
+    let glance = if handle.is_closed() {
+        Glance::default()
+    } else if matches!(patience, Patience::None) {
+        Glance::all_sure(cases.ready())
+    } else {
+        cases.glance()
     };
-    if ready != 0 && doubt != 0 {
-        (ready, doubt) = (cases.ready(), 0);
+    let mut ready = glance.ready();
+    if ready != 0 && glance.is_in_doubt() {
+        // Each of the ready cases has the same chance, also one that a glance does not see.
+        ready = cases.ready();
     }
     let mut mask = may_be_taken(handle, ready, cases);
     while mask != 0 {
@@ -299,7 +303,10 @@ fn run<C: Cases>(
         picked_nothing(handle, cases, index);
         mask &= !(1 << index);
     }
-    let mut search = Search::new(handle, cases, biased, patience, doubt != 0)?;
+    let mut search = Search::new(handle, cases, biased, patience)?;
+    if glance.is_in_doubt() {
+        search.resolves_doubt()?;
+    }
     while let Some(index) = search.next()? {
         if let Some(item) = cases.take(index) {
             return Ok(Some(item));
@@ -384,7 +391,6 @@ impl<'a> Search<'a> {
         cases: &'a dyn AnyCases,
         biased: bool,
         patience: Patience,
-        in_doubt: bool,
     ) -> io::Result<Search<'a>> {
         if handle.is_closed() {
             return Err(handle.core.gone());
@@ -393,11 +399,13 @@ impl<'a> Search<'a> {
             return Err(foreign(index));
         }
         let (mask, tried, slept, is_last) = (0, None, None, false);
-        let mut search = Search { handle, cases, biased, patience, mask, tried, slept, is_last };
-        if in_doubt && !handle.core.spinner.spins_soon() {
-            search.look()?;
-        }
-        Ok(search)
+        Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
+    }
+
+    /// Looks closely at the cases after a glance, unless a spin begins with glances, too.
+    #[inline(never)]
+    fn resolves_doubt(&mut self) -> io::Result<()> {
+        if self.handle.core.spinner.spins_soon() { Ok(()) } else { self.look() }
     }
 
     /// Returns the index of the next case to take from, or [`NO_CASE`]. `None` if no case is ready

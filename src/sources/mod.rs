@@ -57,6 +57,7 @@ pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::BeforeSleep;
 
+use crate::channel::Glance;
 use crate::reactor::Handle;
 
 /// A source of items that a `select!` can wait for.
@@ -165,12 +166,11 @@ pub trait Source {
         self.internals().belongs_to(handle)
     }
 
-    /// [`is_ready`](Source::is_ready) without a read of memory that senders write often. `None` if
-    /// the answer needs such a read.
+    /// [`is_ready`](Source::is_ready) without a read of memory that senders write often.
     #[doc(hidden)]
     #[inline(always)]
-    fn glance(&self) -> Option<bool> {
-        Some(self.is_ready())
+    fn glance(&self) -> Glance {
+        Glance::sure(self.is_ready())
     }
 
     /// The facts that the selects ask a source of this crate for.
@@ -211,7 +211,7 @@ macro_rules! forward {
                 (**self).belongs_to(handle)
             }
             #[inline(always)]
-            fn glance(&self) -> Option<bool> {
+            fn glance(&self) -> Glance {
                 (**self).glance()
             }
             #[inline(always)]
@@ -251,8 +251,8 @@ impl<S: Source> Source for Option<S> {
         self.as_ref().is_none_or(|source| source.belongs_to(handle))
     }
     #[inline(always)]
-    fn glance(&self) -> Option<bool> {
-        self.as_ref().map_or(Some(false), S::glance)
+    fn glance(&self) -> Glance {
+        self.as_ref().map_or(Glance::default(), S::glance)
     }
     #[inline]
     fn internals(&self) -> Internals<'_> {

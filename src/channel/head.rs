@@ -9,11 +9,11 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::TryRecvError;
 use super::ring::{Stamp, WRITTEN};
 use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
-use crate::sync::{Ordering, fence, light_fence, pause, settle_fence, wait_briefly};
+use super::{Glance, TryRecvError};
+use crate::sync::{Ordering, WATCH, fence, light_fence, pause, settle_fence, wait_briefly, watch};
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
@@ -84,6 +84,12 @@ impl<T> Head<T> {
 
     #[inline(always)]
     pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.take_next().map_or_else(|| self.try_recv_slow(), Ok)
+    }
+
+    /// Takes the message at the head if it is there, and the head has no detour.
+    #[inline(always)]
+    pub(super) fn take_next(&self) -> Option<T> {
         let state = self.state();
         let head = state.head();
         let reading = state.rings().read_by_receiver();
@@ -91,14 +97,14 @@ impl<T> Head<T> {
         let slot = unsafe { self.shared.slot(reading, head) };
         // A head with a detour has a bit that no stamp has, so the comparison fails.
         if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
-            return self.try_recv_slow();
+            return None;
         }
         // SAFETY: the stamp has acquired the sender's write. Only we take: there is one receiver,
         // which is not shared, and no sender writes the slot before it has seen the next head.
         let value = slot.value.with_mut(|from| unsafe { (*from).assume_init_read() });
         // SAFETY: the message at the head is out, and the head has no detour.
         unsafe { self.reader().pass_head(head) };
-        Ok(value)
+        Some(value)
     }
 
     #[inline(never)]
@@ -136,6 +142,34 @@ impl<T> Head<T> {
                         false
                     }
                 }
+    }
+
+    /// Looks at the slot of the next message, and not at the tail. Every sender writes the tail for
+    /// every message, and a read takes its cache line away from them.
+    ///
+    /// The outcome is in doubt if the message is not there. Then only the tail says if there is a
+    /// message out of turn, or the end. At the end of a stream, and on a detour, looks at the tail at once.
+    #[inline(always)]
+    pub(super) fn glance(&self) -> Glance {
+        let is_written = self.is_written(self.state().head());
+        if is_written { Glance::sure(true) } else { self.glance_slow() }
+    }
+
+    #[inline(never)]
+    fn glance_slow(&self) -> Glance {
+        if self.state().head() & DETOUR != 0 || self.reader().catches_up() {
+            return Glance::sure(self.look_slow() == Look::Ready);
+        }
+        Glance::DOUBT
+    }
+
+    /// Waits for the message at the head, for at most [`WATCH`] ns, without a look at the tail.
+    #[inline(never)]
+    pub(super) fn watch(&self) {
+        let head = self.state().head();
+        if head & DETOUR == 0 {
+            watch(WATCH, || self.is_written(head));
+        }
     }
 
     #[inline(never)]

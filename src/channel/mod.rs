@@ -98,6 +98,7 @@ mod detour;
 mod errors;
 #[cfg(all(loom, test))]
 mod fence_models;
+mod glance;
 mod head;
 #[cfg(all(loom, test))]
 mod late_models;
@@ -129,6 +130,8 @@ use std::time::{Duration, Instant};
 pub use self::errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
+#[doc(hidden)]
+pub use self::glance::Glance;
 use self::head::Head;
 pub(crate) use self::permit::Waiting;
 pub use self::permit::{Chosen, Permit};

@@ -9,7 +9,7 @@ use super::rendezvous::Rendezvous;
 use super::shared::NotShared;
 use super::state::State;
 use super::target::Target;
-use super::{Nap, RecvError, RecvTimeoutError, TryRecvError, deadline_after, measures};
+use super::{Glance, Nap, RecvError, RecvTimeoutError, TryRecvError, deadline_after, measures};
 use crate::sync::{Backoff, Ordering, fence, forbid_blocking, settle_fence};
 use crate::wake::{Look, Notify, Probe, Request};
 
@@ -86,7 +86,14 @@ impl<T> Receiver<T> {
     #[track_caller]
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.recv_until(None).map_err(|_| RecvError)
+        let next = match &self.flavor {
+            Receiving::Buffer(head) => head.take_next(),
+            Receiving::Rendezvous(_) => None,
+        };
+        match next {
+            Some(value) => Ok(value),
+            None => self.recv_until(None).map_err(|_| RecvError),
+        }
     }
 
     /// Receives, and waits for at most `timeout`.
@@ -104,12 +111,16 @@ impl<T> Receiver<T> {
     }
 
     #[track_caller]
+    #[inline(never)]
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        let state = match &self.flavor {
-            Receiving::Buffer(head) => head.state(),
+        let head = match &self.flavor {
+            Receiving::Buffer(head) => head,
             Receiving::Rendezvous(meeting) => return meeting.recv(deadline),
         };
-        let mut backoff = Backoff::new();
+        if head.glance().is_in_doubt() {
+            head.watch();
+        }
+        let mut backoff = Backoff::behind_watch();
         let mut nap = Nap::default();
         loop {
             match self.try_recv() {
@@ -125,7 +136,7 @@ impl<T> Receiver<T> {
                     if forbid_blocking("recv") {
                         return Err(RecvTimeoutError::Timeout);
                     }
-                    self.sleep(state, deadline, &mut nap);
+                    self.sleep(head.state(), deadline, &mut nap);
                 }
             }
         }
@@ -190,6 +201,15 @@ impl<T> Receiver<T> {
         match &self.flavor {
             Receiving::Buffer(head) => head.is_ready_or(coming),
             Receiving::Rendezvous(end) => end.meeting().is_receivable(party),
+        }
+    }
+
+    /// [`is_ready`](Self::is_ready) without a read of the tail.
+    #[inline(always)]
+    pub(crate) fn glance(&self, party: Option<&Arc<Notify>>) -> Glance {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.glance(),
+            Receiving::Rendezvous(end) => Glance::sure(end.meeting().is_receivable(party)),
         }
     }
 

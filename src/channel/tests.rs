@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::head::Head;
 use super::state::{LEVEL, POSITION};
 use super::tail::{Standing, Tail};
-use super::{Nap, bounded, ends, unbounded};
+use super::{Glance, Nap, bounded, ends, unbounded};
 use crate::sys::Time;
 
 /// A message so large that a ring of 128 slots may shrink.
@@ -172,6 +172,27 @@ fn a_ring_shrinks_past_a_sender_that_stands_still() {
     let left = pair.written.len() as u64;
     pair.apply(Op::Receive(left + 1));
     assert!(!pair.head.state().rings().is_large());
+}
+
+#[test]
+fn a_glance_sees_only_the_next_message() {
+    for (tx, rx) in [bounded::<u32>(4), unbounded()] {
+        let glance = || rx.glance(None);
+        assert_eq!(glance(), Glance::DOUBT);
+        let standing = tx.tail().begin();
+        tx.send(1).unwrap();
+        tx.send(2).unwrap();
+        assert_eq!(glance(), Glance::DOUBT, "a message out of turn");
+        assert_eq!(rx.try_recv(), Ok(1));
+        assert_eq!(glance(), Glance::sure(true), "a detour needs the tail");
+        assert_eq!(rx.try_recv(), Ok(2));
+        assert_eq!(glance(), Glance::sure(false));
+        standing.finish(3);
+        assert_eq!(glance(), Glance::sure(true));
+        assert_eq!(rx.try_recv(), Ok(3));
+        drop(tx);
+        assert_eq!((glance(), rx.is_ready(None)), (Glance::DOUBT, true), "the end");
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub(crate) struct Core {
     /// Requests of other threads for timers. The mailbox names them by their places.
     pub(super) asks: Arc<Asks>,
     pub(super) sleep: Sleep,
-    pub(super) spinner: Spinner,
+    pub(crate) spinner: Spinner,
     pub(super) rehearsal: RefCell<Option<Rehearsal>>,
     pub(super) outer: Outer,
     pub(super) memory: Memory,

@@ -7,13 +7,30 @@ use std::time::Duration;
 use super::core::{Core, ReactorTable, Rehearsal};
 use super::parts::counters::add;
 use super::parts::spinner::{LAST_STRETCH, LOOKS, REHEARSED_BEFORE, TIME_SLICE};
+use crate::sync::WATCH;
 use crate::sys::Time;
+
+/// The looks of a loop that is about to sleep: is one of its sources ready?
+pub(crate) trait Looks {
+    /// Returns true if a source is ready.
+    fn closely(&self) -> bool;
+    /// A look that reads no memory that senders write often. May miss a ready source.
+    fn glance(&self) -> bool {
+        self.closely()
+    }
+}
+
+impl<F: Fn() -> bool> Looks for F {
+    fn closely(&self) -> bool {
+        self()
+    }
+}
 
 impl Core {
     /// Looks for work, without sleeping. Returns true if there is a ready source, a call from
     /// outside, or a deadline that has come.
     #[inline(never)]
-    pub(super) fn spin(self: &Rc<Core>, until: Time, recheck: &impl Fn() -> bool) -> bool {
+    pub(super) fn spin(self: &Rc<Core>, until: Time, looks: &impl Looks) -> bool {
         let spinner = &self.spinner;
         let target = until.min(Time::from_nanos(self.timers.next_due.get()));
         let exact =
@@ -27,7 +44,7 @@ impl Core {
                 return true;
             }
             if left <= Duration::from_nanos(spinner.precise) {
-                if self.look_until(exact - Duration::from_nanos(LAST_STRETCH), false, recheck) {
+                if self.look_until(exact - Duration::from_nanos(LAST_STRETCH), false, looks) {
                     add(&spinner.saved, 1);
                 }
                 return true;
@@ -40,7 +57,7 @@ impl Core {
         let rests = spinner.adaptive && target - begin > Duration::from_nanos(TIME_SLICE);
         let end = target.min(begin + Duration::from_nanos(spinner.limit));
         let entered = self.entered();
-        let found = self.look_until(end, rests, recheck);
+        let found = self.look_until(end, rests, looks);
         // The driver's event would have ended the sleep without a wake-up by a thread. A loop that
         // waits for files alone pays for each spin, and gains nothing.
         if !found || self.entered() != entered {
@@ -92,19 +109,23 @@ impl Core {
         self.spinner.rehearsed.set(true);
     }
 
-    /// Returns true if a source is ready, or a mark or a post is pending, before `end`.
-    fn look_until(&self, end: Time, rests: bool, recheck: &impl Fn() -> bool) -> bool {
-        let mut looks = 0u32;
+    /// Returns true if a source is ready, or a mark or a post is pending, before `end`. For the
+    /// first [`WATCH`] ns only glances at the sources.
+    fn look_until(&self, end: Time, rests: bool, looks: &impl Looks) -> bool {
+        let watched = end.min(self.clock.now() + Duration::from_nanos(WATCH));
+        let (mut now, mut looked) = (Time::ZERO, 0u32);
         loop {
             self.poll_fds();
-            if self.has_mark_or_post() || recheck() {
+            let is_ready = || if now < watched { looks.glance() } else { looks.closely() };
+            if self.has_mark_or_post() || is_ready() {
                 return true;
             }
-            if self.clock.refresh() >= end {
+            now = self.clock.refresh();
+            if now >= end {
                 return false;
             }
-            looks += 1;
-            if rests && looks % LOOKS == 0 { thread::yield_now() } else { std::hint::spin_loop() }
+            looked += 1;
+            if rests && looked % LOOKS == 0 { thread::yield_now() } else { std::hint::spin_loop() }
         }
     }
 }

@@ -17,6 +17,7 @@ use super::parts::counters::add;
 use super::parts::heap::NEVER;
 use super::parts::slots::{Node, State};
 use super::parts::usage::is_sparse;
+use super::spin::Looks;
 use crate::driver::{Driver, ReadyFds, Wait, WakeWindow};
 use crate::sync::{Ordering, fence, rest, settle_fence};
 use crate::sys::Time;
@@ -281,14 +282,14 @@ impl Core {
     /// Blocks until the driver reports an event, or `until`. The caller looks at its sources in any
     /// case.
     ///
-    /// `publish` runs after `sleeping` is set: in it the sources ask to be told. `recheck` runs
-    /// after the fence, and returns true if a source is ready after all.
+    /// `publish` runs after `sleeping` is set: in it the sources ask to be told. `looks` are made in
+    /// the spin and after the fence: is a source ready after all?
     #[inline(always)] // see Notify::wake
     pub(crate) fn block(
         self: &Rc<Core>,
         until: Option<Time>,
         publish: impl FnOnce(&mut BeforeSleep<'_>) -> io::Result<()>,
-        recheck: impl Fn() -> bool,
+        looks: impl Looks,
     ) -> io::Result<Blocked> {
         let end = until.filter(|until| self.clock.is_due(until.as_nanos()));
         if let Some(end) = end {
@@ -314,7 +315,7 @@ impl Core {
             self.clear_self_wake()?;
         }
         let until = until.unwrap_or(Time::MAX);
-        if !is_over && self.spinner.is_on() && self.spin(until, &recheck) {
+        if !is_over && self.spinner.is_on() && self.spin(until, &looks) {
             std::mem::forget(sleep);
             self.request_turn_after_poll();
             return Ok(Blocked::Ended);
@@ -327,14 +328,15 @@ impl Core {
         fence(Ordering::SeqCst);
         let BeforeSleep { awake, deadline, .. } = blocking;
         self.sleep.coming.set(false);
-        let stays = is_over || published.is_err() || awake || self.has_mark_or_post() || recheck();
+        let stays =
+            is_over || published.is_err() || awake || self.has_mark_or_post() || looks.closely();
         let slept = if stays {
             if !is_over {
                 self.fds.stayed_awake();
             }
             Ok(())
         } else if self.sleep.coming.get() || self.is_unsure() {
-            self.sleep_with_something_coming(deadline, &recheck)
+            self.sleep_with_something_coming(deadline, &looks)
         } else {
             self.drive(self.sleep_until(deadline), Wait::Block)
         };
@@ -352,10 +354,10 @@ impl Core {
     pub(super) fn sleep_with_something_coming(
         &self,
         until: Time,
-        recheck: &impl Fn() -> bool,
+        looks: &impl Looks,
     ) -> io::Result<()> {
         let sure = settle_fence() && !self.is_unsure();
-        if self.has_mark_or_post() || recheck() {
+        if self.has_mark_or_post() || looks.closely() {
             self.sleep.nap.take();
             self.fds.stayed_awake();
             return Ok(());

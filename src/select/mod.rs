@@ -22,8 +22,8 @@ use std::time::Duration;
 
 pub use self::set::{Select, Selected};
 
-use crate::channel::Chosen;
-use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Patience};
+use crate::channel::{Chosen, Glance};
+use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Looks, Patience};
 use crate::sources::{Internals, Outgoing, Sending, Source};
 use crate::sys::Time;
 use crate::wake::Request;
@@ -95,6 +95,8 @@ pub trait Cases: AnyCases {
 pub trait AnyCases {
     /// Returns a bit for each case that is ready. The first case has the lowest bit.
     fn ready(&self) -> u32;
+    /// [`ready`](AnyCases::ready), with some cases left in doubt.
+    fn glance(&self) -> Glance;
     /// Calls [`Source::before_sleep`] of each case.
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// Calls [`Source::after_sleep`] of each case. Returns a bit for each case that was chosen.
@@ -122,6 +124,10 @@ impl AnyCases for () {
     #[inline(always)]
     fn ready(&self) -> u32 {
         0
+    }
+    #[inline(always)]
+    fn glance(&self) -> Glance {
+        Glance::default()
     }
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         Ok(())
@@ -159,6 +165,10 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     fn ready(&self) -> u32 {
         u32::from(self.0.is_ready()) | self.1.ready() << 1
     }
+    #[inline(always)]
+    fn glance(&self) -> Glance {
+        self.0.glance().before(self.1.glance())
+    }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.0.before_sleep(blocking)?;
         self.1.before_sleep(blocking)
@@ -177,6 +187,15 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
     fn internals(&self, index: u32) -> Option<Internals<'_>> {
         if index == 0 { Some(self.0.internals()) } else { self.1.internals(index - 1) }
+    }
+}
+
+impl Looks for &dyn AnyCases {
+    fn closely(&self) -> bool {
+        self.ready() != 0
+    }
+    fn glance(&self) -> bool {
+        (**self).glance().ready() != 0
     }
 }
 
@@ -260,7 +279,19 @@ fn run<C: Cases>(
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
     handle.core.begin_turn();
-    let mut mask = if handle.is_closed() { 0 } else { may_be_taken(handle, cases.ready(), cases) };
+    let glance = if handle.is_closed() {
+        Glance::default()
+    } else if matches!(patience, Patience::None) {
+        Glance::all_sure(cases.ready())
+    } else {
+        cases.glance()
+    };
+    let mut ready = glance.ready();
+    if ready != 0 && glance.is_in_doubt() {
+        // Each of the ready cases has the same chance, also one that a glance does not see.
+        ready = cases.ready();
+    }
+    let mut mask = may_be_taken(handle, ready, cases);
     while mask != 0 {
         let index = choose(handle, mask, biased);
         if !cases.belongs(index, handle) {
@@ -273,6 +304,9 @@ fn run<C: Cases>(
         mask &= !(1 << index);
     }
     let mut search = Search::new(handle, cases, biased, patience)?;
+    if glance.is_in_doubt() {
+        search.resolves_doubt()?;
+    }
     while let Some(index) = search.next()? {
         if let Some(item) = cases.take(index) {
             return Ok(Some(item));
@@ -368,6 +402,12 @@ impl<'a> Search<'a> {
         Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
     }
 
+    /// Looks closely at the cases after a glance, unless a spin begins with glances, too.
+    #[inline(never)]
+    fn resolves_doubt(&mut self) -> io::Result<()> {
+        if self.handle.core.spinner.spins_soon() { Ok(()) } else { self.look() }
+    }
+
     /// Returns the index of the next case to take from, or [`NO_CASE`]. `None` if no case is ready
     /// within the patience.
     #[inline(never)]
@@ -420,7 +460,7 @@ impl<'a> Search<'a> {
         let (core, cases) = (&self.handle.core, self.cases);
         let published = Published::new(cases, false);
         let publish = |blocking: &mut BeforeSleep<'_>| published.publish(blocking);
-        self.slept = Some(core.block(until, publish, || cases.ready() != 0));
+        self.slept = Some(core.block(until, publish, cases));
         // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 && core.is_pressed() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::case::{Case, Receiving, SendCase, Taken};
 use super::many::{Found, Published};
 use super::{AnyCases, Cases};
-use crate::channel::{Permit, SendError};
+use crate::channel::{Glance, Permit, SendError};
 use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
@@ -369,6 +369,9 @@ impl AnyCases for Few<'_, '_> {
     fn ready(&self) -> u32 {
         self.cases()
             .fold(0, |mask, (index, case)| mask | u32::from(case.source.is_ready()) << index)
+    }
+    fn glance(&self) -> Glance {
+        Glance::all_sure(self.ready())
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.cases().try_for_each(|(_, case)| case.source.before_sleep(blocking))

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 
 use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
-use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
+use crate::channel::{self, Glance, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Key, Slot, SourceKind};
 
 /// The receiver of a channel, registered with a reactor.
@@ -226,6 +226,11 @@ impl<T> Source for Inbox<T> {
                 Some(Err(RecvError))
             }
         }
+    }
+
+    #[inline(always)]
+    fn glance(&self) -> Glance {
+        self.receiver.glance(Some(self.slot.notify()))
     }
 
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {

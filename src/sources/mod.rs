@@ -57,6 +57,7 @@ pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::BeforeSleep;
 
+use crate::channel::Glance;
 use crate::reactor::Handle;
 
 /// A source of items that a `select!` can wait for.
@@ -165,6 +166,13 @@ pub trait Source {
         self.internals().belongs_to(handle)
     }
 
+    /// [`is_ready`](Source::is_ready) without a read of memory that senders write often.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn glance(&self) -> Glance {
+        Glance::sure(self.is_ready())
+    }
+
     /// The facts that the selects ask a source of this crate for.
     #[doc(hidden)]
     #[inline]
@@ -203,6 +211,10 @@ macro_rules! forward {
                 (**self).belongs_to(handle)
             }
             #[inline(always)]
+            fn glance(&self) -> Glance {
+                (**self).glance()
+            }
+            #[inline(always)]
             fn internals(&self) -> Internals<'_> {
                 (**self).internals()
             }
@@ -237,6 +249,10 @@ impl<S: Source> Source for Option<S> {
     #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.as_ref().is_none_or(|source| source.belongs_to(handle))
+    }
+    #[inline(always)]
+    fn glance(&self) -> Glance {
+        self.as_ref().map_or(Glance::default(), S::glance)
     }
     #[inline]
     fn internals(&self) -> Internals<'_> {

@@ -5,10 +5,19 @@ pub(crate) use self::model::*;
 #[cfg(not(all(loom, test)))]
 pub(crate) use self::real::*;
 
+/// The time in ns for which a receiver that waits looks at the slot of its next message only. The
+/// peer of a busy pair answers within this time: a cache line takes 25 to 280 ns from core to core,
+/// and an answer moves two. A message out of turn and the end of a channel are seen this much later.
+pub(crate) const WATCH: u64 = 2_000;
+
 #[cfg(not(all(loom, test)))]
 mod real {
     use std::sync::atomic::{AtomicU8, Ordering};
     use std::thread;
+    use std::time::{Duration, Instant};
+
+    /// Looks between two readings of the clock.
+    const LOOKS: u32 = 8;
 
     /// Looks up to `rounds` times if it `is_over`, some 40 ns each. Looks once where the other
     /// thread needs our core.
@@ -21,6 +30,26 @@ mod real {
             std::hint::spin_loop();
         }
         is_over()
+    }
+
+    /// Looks until it `is_over`, or for about `nanos`. Looks once where the other thread needs our
+    /// core.
+    pub(crate) fn watch(nanos: u64, is_over: impl Fn() -> bool) -> bool {
+        if !several_cores() {
+            return is_over();
+        }
+        let begin = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if is_over() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if begin.elapsed() >= Duration::from_nanos(nanos) {
+                return is_over();
+            }
+        }
     }
 
     /// Waits so many hints, some 10 to 50 ns each. Does not wait where the other thread needs our
@@ -59,6 +88,11 @@ mod real {
         #[inline]
         pub(crate) fn new() -> Backoff {
             Backoff(0)
+        }
+
+        /// The waits behind a [`watch`], which takes the place of the spins.
+        pub(crate) fn behind_watch() -> Backoff {
+            Backoff(if several_cores() { Self::SPINS } else { Self::SPINS + Self::RESTS })
         }
 
         /// Waits a moment. False when it has been tried often enough, and it is time to sleep.
@@ -104,6 +138,10 @@ mod model {
 
     pub(crate) fn pause(_: u32) {}
 
+    pub(crate) fn watch(_: u64, is_over: impl Fn() -> bool) -> bool {
+        is_over()
+    }
+
     pub(crate) fn yield_to_others() {
         thread::yield_now();
     }
@@ -117,6 +155,10 @@ mod model {
 
     impl Backoff {
         pub(crate) fn new() -> Backoff {
+            Backoff
+        }
+
+        pub(crate) fn behind_watch() -> Backoff {
             Backoff
         }
 

@@ -142,6 +142,19 @@ fn cases_that_are_not_ready_change_no_chances() {
 }
 
 #[test]
+fn an_end_has_its_share_beside_messages() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, busy) = reactor.channel(1).unwrap();
+    let (_, ended) = reactor.channel::<()>(1).unwrap();
+    let mut counts = [0; 2];
+    for _ in 0..50_000 {
+        let _ = tx.try_send(());
+        counts[select! { reactor; recv(busy) -> _ => 0, recv(ended) -> _ => 1 }] += 1;
+    }
+    assert_uniform(&counts);
+}
+
+#[test]
 fn a_source_in_two_cases_may_win_either() {
     let _dog = dog();
     let (_, reactor) = simulated();

@@ -133,9 +133,18 @@ func threads(producers int) float64 {
 	return ns
 }
 
-func trip() float64 {
+// trip sends a message to another goroutine and back. Go runs both on one thread, and switches
+// between them, unless each is locked to a thread of its own: n is the number of threads.
+func trip(n int) float64 {
 	there, here := make(chan uint64, 8), make(chan uint64, 8)
+	if n > 1 {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	go func() {
+		if n > 1 {
+			runtime.LockOSThread()
+		}
 		for n := range there {
 			here <- n
 		}
@@ -207,7 +216,7 @@ func main() {
 		case "threads":
 			fmt.Println(threads(n))
 		case "trip":
-			fmt.Println(trip())
+			fmt.Println(trip(n))
 		case "million":
 			fmt.Println(million(n))
 		case "late":

@@ -23,8 +23,14 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// median of the batches is not.
 const BATCH: u32 = 64;
 
+/// Two goroutines, each locked to a thread.
+const GO_THREADS: &str = "Go, two threads";
+/// Two goroutines as Go runs them: both on one thread, in all but 0.01 % of the trips. That is a
+/// switch within a thread, and no round trip between threads.
+const GO_ONE_THREAD: &str = "Go, one thread";
+
 pub fn families() -> Vec<Family> {
-    let spinning = ["crossbeam", "crossfire", "kanal", "flume", "Go"];
+    let spinning = ["crossbeam", "crossfire", "kanal", "flume", GO_THREADS];
     vec![
         Family::new(
             |_| contestants(),
@@ -37,7 +43,7 @@ pub fn families() -> Vec<Family> {
                 )
                 .gate(Bound::Ratio(1.0))
                 .goal(Bound::Value(250.0))
-                .beside(&["two atomics"]),
+                .beside(&["two atomics", GO_ONE_THREAD]),
                 row(
                     "trip/spinning-recv",
                     "The same with a bare `recv`.",
@@ -46,7 +52,7 @@ pub fn families() -> Vec<Family> {
                 )
                 .gate(Bound::Ratio(1.0))
                 .goal(Bound::Value(250.0))
-                .beside(&["two atomics"]),
+                .beside(&["two atomics", GO_ONE_THREAD]),
                 row(
                     "trip/parked",
                     "A round trip to another thread, both sleep.",
@@ -70,7 +76,8 @@ fn contestants() -> Vec<Contestant> {
         trip("crossfire", crossfire),
         trip("kanal", kanal),
         trip("flume", flume),
-        native::contestant(Peer::Go, &["Go"], "trip", 1),
+        native::contestant(Peer::Go, &[GO_THREADS], "trip", 2),
+        native::contestant(Peer::Go, &[GO_ONE_THREAD], "trip", 1),
         trip("two atomics", atomics),
         trip("pollmux select! + ticker, Spin::Off", |watch| pollmux_select(watch, Spin::Off)),
         trip("raw eventfd + epoll_wait", raw_trip),

@@ -147,6 +147,11 @@ impl Spinner {
         true
     }
 
+    /// Returns true if a spin precedes the next sleep, and will probably find a message.
+    pub(crate) fn spins_soon(&self) -> bool {
+        self.limit > 0 && (!self.adaptive || self.credit.get() > 0)
+    }
+
     pub(crate) fn succeeded(&self) {
         add(&self.saved, 1);
         self.credit.set(CREDIT);

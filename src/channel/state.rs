@@ -240,11 +240,15 @@ impl State {
         self.back.head.load(Ordering::Acquire) & POSITION
     }
 
-    /// Returns true if there is no message, and none is coming.
-    #[inline]
-    pub(super) fn is_quiet(&self) -> bool {
-        let word = self.front.tail.load(Ordering::SeqCst);
-        (word ^ self.head()) & POSITION | word & GONE == 0
+    /// Returns true if there is no message, none is coming, and a sender is there.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        // The head never has the bit of the end.
+        (self.front.tail.load(Ordering::SeqCst) ^ self.head()) & (POSITION | GONE) == 0
+    }
+
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.capacity.is_some()
     }
 
     /// Returns true if a look may find a message, the end, or memory to give back.

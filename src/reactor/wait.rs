@@ -345,6 +345,7 @@ impl Core {
         let fits = events.tokens.len();
         if fits < table.ready.len() {
             table.ready.rotate(&table.slots, fits);
+            self.channels.borrow().look_first_at(events.tokens[0] as u32);
         }
         fits > 0
     }
@@ -373,6 +374,7 @@ impl Core {
         }
         self.use_up_all(table, tokens);
         if is_full {
+            self.channels.borrow().look_first_at(tokens[0] as u32);
             tokens.iter().for_each(|&token| table.ready.put_last(&table.slots, token as u32));
         }
         !tokens.is_empty()

@@ -6,14 +6,17 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::channel::Permit;
+use crate::channel::{self, Permit};
 use crate::reactor::BeforeSleep;
 use crate::sources::{Internals, Offer, Outbox, Source};
 
 /// A case in its set.
 pub(super) struct Case<'a> {
     pub(super) source: Rc<dyn Receiving + 'a>,
+    /// The state of the channel that the case receives from, if that channel has a buffer.
+    pub(super) buffer: Option<Arc<channel::State>>,
     /// The source's token in the reactor's ready list, if the source is found there.
     pub(super) token: Option<u64>,
     /// Another case of the same source.
@@ -22,6 +25,18 @@ pub(super) struct Case<'a> {
     pub(super) looked_for: bool,
     /// The place among the cases that were found ready (`many.rs`).
     pub(super) found_at: Cell<Option<usize>>,
+}
+
+impl Case<'_> {
+    /// Returns false if the source is not ready, and mostly true only if it is: the channel may
+    /// have only messages that are coming.
+    #[inline(always)]
+    pub(super) fn may_be_ready(&self) -> bool {
+        match &self.buffer {
+            Some(buffer) => !buffer.is_quiet(),
+            None => self.source.is_ready(),
+        }
+    }
 }
 
 /// A case with items or messages of any type. Choosing a send case takes a permit. The permit stays

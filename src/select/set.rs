@@ -11,17 +11,18 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::case::{Case, Receiving, SendCase, Taken};
 use super::many::{Found, Published};
 use super::{AnyCases, Cases};
-use crate::channel::{Permit, SendError};
+use crate::channel::{self, Permit, SendError};
 use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
-/// The most cases that are asked one by one.
-const FEW: usize = 8;
+/// The most cases that are asked one by one: as many as a word has bits.
+const FEW: usize = u32::BITS as usize;
 
 /// A reusable set of receive and send cases, of any size, which may change between two waits.
 ///
@@ -32,10 +33,10 @@ const FEW: usize = 8;
 /// [`Handle::wait`] reports an end only until it was taken once.
 ///
 /// # Cost
-/// To add a case costs an allocation or two. A wait costs none. The set asks up to eight cases one
-/// by one. Of more cases it finds the ready ones through the reactor. A choice among n ready cases
-/// is O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources
-/// of your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
+/// To add a case costs an allocation or two. A wait costs none. The set asks up to 32 cases one by
+/// one. Of more cases it finds the ready ones through the reactor. A choice among n ready cases is
+/// O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources of
+/// your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
 ///
 /// ```
 /// use pollmux::{Reactor, Select};
@@ -151,7 +152,8 @@ impl<'a> Select<'a> {
     pub fn recv<S: Source + 'a>(&mut self, source: S) -> usize {
         let (belongs, internals) = (source.belongs_to(&self.handle), source.internals());
         let (token, looked_for) = (internals.token(), !internals.needs_no_look());
-        self.add(Rc::new(source), token, belongs, looked_for)
+        let buffer = internals.buffer();
+        self.add(Rc::new(source), buffer, token, belongs, looked_for)
     }
 
     /// Adds a case that sends through `outbox`, which is a reference or an `Rc`. Returns its index.
@@ -159,12 +161,13 @@ impl<'a> Select<'a> {
     pub fn send<T: 'a>(&mut self, outbox: impl OutboxPointer<T> + 'a) -> usize {
         let case = SendCase::new(outbox);
         let belongs = case.internals().belongs_to(&self.handle);
-        self.add(Rc::new(case), None, belongs, false)
+        self.add(Rc::new(case), None, None, belongs, false)
     }
 
     fn add(
         &mut self,
         source: Rc<dyn Receiving + 'a>,
+        buffer: Option<Arc<channel::State>>,
         token: Option<u64>,
         belongs: bool,
         looked_for: bool,
@@ -186,7 +189,7 @@ impl<'a> Select<'a> {
         };
         self.look_for += usize::from(looked_for);
         let found_at = Cell::new(None);
-        self.cases[index] = Some(Case { source, token, next_same, looked_for, found_at });
+        self.cases[index] = Some(Case { source, buffer, token, next_same, looked_for, found_at });
         if belongs {
             self.may_be_ready(index);
         }
@@ -369,6 +372,16 @@ impl AnyCases for Few<'_, '_> {
     fn ready(&self) -> u32 {
         self.cases()
             .fold(0, |mask, (index, case)| mask | u32::from(case.source.is_ready()) << index)
+    }
+    #[inline(always)]
+    fn candidates(&self) -> u32 {
+        self.cases().fold(0, |mask, (index, case)| mask | u32::from(case.may_be_ready()) << index)
+    }
+    #[inline(always)]
+    fn confirms(&self, index: u32) -> bool {
+        self.0.cases[index as usize]
+            .as_ref()
+            .is_some_and(|case| case.buffer.is_none() || case.source.is_ready())
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.cases().try_for_each(|(_, case)| case.source.before_sleep(blocking))

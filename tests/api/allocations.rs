@@ -591,7 +591,7 @@ fn send_cases() {
 #[test]
 fn room_in_channels() {
     let (_sim, reactor) = simulated();
-    let channels: Vec<_> = (0..20)
+    let channels: Vec<_> = (0..50)
         .map(|_| {
             let (tx, rx) = channel::bounded::<u64>(1);
             (reactor.register(tx).expect("an outbox"), rx)

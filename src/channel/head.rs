@@ -78,7 +78,7 @@ impl<T> Head<T> {
     fn is_written(&self, head: u64) -> bool {
         let reading = self.state().rings().read_by_receiver();
         // SAFETY: we are the receiver, and this is the ring that it reads.
-        let slot = unsafe { self.shared.slot(reading, head) };
+        let slot = unsafe { Shared::<T>::slot_in(self.state(), reading, head) };
         slot.stamp.load(Ordering::Acquire) == head | WRITTEN
     }
 
@@ -88,7 +88,7 @@ impl<T> Head<T> {
         let head = state.head();
         let reading = state.rings().read_by_receiver();
         // SAFETY: we are the receiver, and this is the ring that it reads.
-        let slot = unsafe { self.shared.slot(reading, head) };
+        let slot = unsafe { Shared::<T>::slot_in(state, reading, head) };
         // A head with a detour has a bit that no stamp has, so the comparison fails.
         if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
             return self.try_recv_slow();

@@ -411,6 +411,15 @@ impl State {
         unsafe { self.reader() }
     }
 
+    /// [`Probe::look`] at a channel that [has news](Self::has_news).
+    #[inline(always)]
+    pub(crate) fn look_at_news(&self) -> Look {
+        if self.probing().is_head_written(self.head()) {
+            return Look::Ready;
+        }
+        self.look_closely()
+    }
+
     #[inline(never)]
     fn look_closely(&self) -> Look {
         let reader = self.probing();

@@ -307,7 +307,11 @@ impl State {
         let tail = word & POSITION;
         let head = self.back.head.load(Ordering::SeqCst);
         let len = behind(head, tail);
-        if len > POSITION >> 1 { 0 } else { len.min(self.capacity.map_or(len, NonZeroU64::get)) as usize }
+        if len > POSITION >> 1 {
+            0
+        } else {
+            len.min(self.capacity.map_or(len, NonZeroU64::get)) as usize
+        }
     }
 
     pub(super) fn capacity(&self) -> Option<usize> {
@@ -329,7 +333,8 @@ mod tests {
         let read_by_senders = [offset_of!(State, request), targets, targets + Targets::HOT - 1];
         assert_eq!(read_by_senders.map(line), [front; 3]);
         assert_eq!(line(offset_of!(State, room)), back);
-        let stays = [offset_of!(State, capacity), offset_of!(State, rings) + size_of::<Rings>() - 1];
+        let stays =
+            [offset_of!(State, capacity), offset_of!(State, rings) + size_of::<Rings>() - 1];
         assert_eq!(line(stays[0]), line(stays[1]));
         assert!(front < back && back < line(stays[0]));
         assert!(line(offset_of!(State, usage)) > line(stays[1]));

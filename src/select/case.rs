@@ -6,37 +6,22 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use crate::channel::{self, Permit};
-use crate::reactor::BeforeSleep;
+use crate::channel::Permit;
+use crate::reactor::{BeforeSleep, Listed};
 use crate::sources::{Internals, Offer, Outbox, Source};
 
 /// A case in its set.
 pub(super) struct Case<'a> {
     pub(super) source: Rc<dyn Receiving + 'a>,
-    /// The state of the channel that the case receives from, if that channel has a buffer.
-    pub(super) buffer: Option<Arc<channel::State>>,
-    /// The source's token in the reactor's ready list, if the source is found there.
-    pub(super) token: Option<u64>,
+    /// The source's place in the reactor's lists, if the source is found there.
+    pub(super) listed: Option<Listed>,
     /// Another case of the same source.
     pub(super) next_same: Option<usize>,
     /// The source needs a look at the fds.
     pub(super) looked_for: bool,
     /// The place among the cases that were found ready (`many.rs`).
     pub(super) found_at: Cell<Option<usize>>,
-}
-
-impl Case<'_> {
-    /// Returns false if the source is not ready, and mostly true only if it is: the channel may
-    /// have only messages that are coming.
-    #[inline(always)]
-    pub(super) fn may_be_ready(&self) -> bool {
-        match &self.buffer {
-            Some(buffer) => !buffer.is_quiet(),
-            None => self.source.is_ready(),
-        }
-    }
 }
 
 /// A case with items or messages of any type. Choosing a send case takes a permit. The permit stays

@@ -18,7 +18,7 @@ use super::case::{Case, Receiving, SendCase, Taken};
 use super::many::{Found, Published};
 use super::{AnyCases, Cases};
 use crate::channel::{self, Permit, SendError};
-use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
+use crate::reactor::{AsHandle, BeforeSleep, Handle, Listed, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one: as many as a word has bits.
@@ -86,6 +86,8 @@ const FEW: usize = u32::BITS as usize;
 pub struct Select<'a> {
     pub(super) handle: Handle,
     pub(super) cases: Vec<Option<Case<'a>>>,
+    /// By index: the state of the channel that a case receives from, if that channel has a buffer.
+    buffers: Vec<Option<Arc<channel::State>>>,
     /// Indices that were removed.
     free: Vec<usize>,
     /// The first case of each source that is found through the ready list, by token.
@@ -112,6 +114,7 @@ impl<'a> Select<'a> {
         Select {
             handle: reactor.as_ref().clone(),
             cases: Vec::new(),
+            buffers: Vec::new(),
             free: Vec::new(),
             listed: HashMap::default(),
             asked: Vec::new(),
@@ -151,9 +154,9 @@ impl<'a> Select<'a> {
     /// source.
     pub fn recv<S: Source + 'a>(&mut self, source: S) -> usize {
         let (belongs, internals) = (source.belongs_to(&self.handle), source.internals());
-        let (token, looked_for) = (internals.token(), !internals.needs_no_look());
+        let (listed, looked_for) = (internals.listed(), !internals.needs_no_look());
         let buffer = internals.buffer();
-        self.add(Rc::new(source), buffer, token, belongs, looked_for)
+        self.add(Rc::new(source), buffer, listed, belongs, looked_for)
     }
 
     /// Adds a case that sends through `outbox`, which is a reference or an `Rc`. Returns its index.
@@ -168,15 +171,16 @@ impl<'a> Select<'a> {
         &mut self,
         source: Rc<dyn Receiving + 'a>,
         buffer: Option<Arc<channel::State>>,
-        token: Option<u64>,
+        listed: Option<Listed>,
         belongs: bool,
         looked_for: bool,
     ) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.cases.push(None);
+            self.buffers.push(None);
             self.cases.len() - 1
         });
-        let next_same = match token {
+        let next_same = match listed.as_ref().map(Listed::token) {
             _ if !belongs => {
                 self.foreign.push(index);
                 None
@@ -189,7 +193,8 @@ impl<'a> Select<'a> {
         };
         self.look_for += usize::from(looked_for);
         let found_at = Cell::new(None);
-        self.cases[index] = Some(Case { source, buffer, token, next_same, looked_for, found_at });
+        self.cases[index] = Some(Case { source, listed, next_same, looked_for, found_at });
+        self.buffers[index] = buffer;
         if belongs {
             self.may_be_ready(index);
         }
@@ -203,9 +208,10 @@ impl<'a> Select<'a> {
     /// one by one.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
+        self.buffers[index] = None;
         self.look_for -= usize::from(case.looked_for);
         self.found.get_mut().forget(&self.cases, &case);
-        match case.token {
+        match case.listed.as_ref().map(Listed::token) {
             _ if self.foreign.contains(&index) => self.foreign.retain(|&other| other != index),
             Some(token) => self.unlink(token, index, case.next_same),
             None => self.asked.retain(|&other| other != index),
@@ -315,12 +321,12 @@ impl<'a> Select<'a> {
     }
 
     /// Makes sure that the case can be completed. A permit or an item stays with the case.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve(&self, index: usize) -> bool {
         let choice = self.choices.get() + 1;
         self.choices.set(choice);
         let Some(case) = &self.cases[index] else { return false };
-        if case.token.is_some() {
+        if case.listed.is_some() {
             return true; // a source that is listed keeps nothing for a choice
         }
         *self.chosen.borrow_mut() = Some(case.source.clone());
@@ -354,6 +360,11 @@ impl Few<'_, '_> {
     fn cases(&self) -> impl Iterator<Item = (u32, &Case<'_>)> {
         (0..).zip(&self.0.cases).filter_map(|(index, case)| Some((index, case.as_ref()?)))
     }
+
+    #[inline]
+    fn is_ready(&self, index: usize) -> bool {
+        self.0.cases[index].as_ref().is_some_and(|case| case.source.is_ready())
+    }
 }
 
 impl Cases for Few<'_, '_> {
@@ -375,13 +386,21 @@ impl AnyCases for Few<'_, '_> {
     }
     #[inline(always)]
     fn candidates(&self) -> u32 {
-        self.cases().fold(0, |mask, (index, case)| mask | u32::from(case.may_be_ready()) << index)
+        let mut mask = 0;
+        for (index, buffer) in self.0.buffers.iter().enumerate() {
+            let is_candidate = match buffer {
+                Some(buffer) => !buffer.is_quiet(),
+                None => self.is_ready(index),
+            };
+            // No branch: which channel has a message is hard to predict.
+            mask |= u32::from(is_candidate) << index;
+        }
+        mask
     }
     #[inline(always)]
     fn confirms(&self, index: u32) -> bool {
-        self.0.cases[index as usize]
-            .as_ref()
-            .is_some_and(|case| case.buffer.is_none() || case.source.is_ready())
+        let index = index as usize;
+        self.0.buffers[index].is_none() || self.is_ready(index)
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.cases().try_for_each(|(_, case)| case.source.before_sleep(blocking))

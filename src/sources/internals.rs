@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::channel;
-use crate::reactor::{Handle, Slot};
+use crate::reactor::{Handle, Listed, Slot};
 
 /// The facts that a select asks a source of this crate for. The default is a source of a user's
 /// own.
@@ -69,6 +69,11 @@ impl<'a> Internals<'a> {
     #[inline]
     pub(crate) fn token(&self) -> Option<u64> {
         self.slot.filter(|_| !self.is_unlisted).map(Slot::token)
+    }
+
+    /// The place of the source in the reactor's lists.
+    pub(crate) fn listed(&self) -> Option<Listed> {
+        self.slot.filter(|_| !self.is_unlisted).map(Slot::listed)
     }
 
     /// The token of an end of a channel, also of one that is not listed. Posts may hold the end.

@@ -58,11 +58,11 @@ impl Near {
         }
     }
 
-    /// [`Probe::look`], by the type of the channel.
+    /// [`Probe::look`] at a channel that has news, by the type of the channel.
     #[inline(always)]
     fn look(&self) -> Look {
         match &self.bounded {
-            Some(bounded) => bounded.look(),
+            Some(bounded) => bounded.look_at_news(),
             None => self.probe.look(),
         }
     }
@@ -168,11 +168,25 @@ impl Channels {
     }
 
     /// Looks at the channels that are near, and makes those ready that have a message or their end.
-    #[inline(always)]
     pub(crate) fn look_near<O: Owner>(&self, table: &mut Table<O>) {
-        // No branch depends on a channel before all were looked at.
-        let look = |(news, bit), near: &Near| (news | u32::from(near.has_news()) << bit, bit + 1);
-        let (news, _) = self.near.iter().fold((0u32, 0), look);
+        self.take_near(table, self.near_news());
+    }
+
+    /// Returns a bit for each channel that is near and may have a message or its end.
+    #[inline(always)]
+    pub(crate) fn near_news(&self) -> u32 {
+        let mut news = 0;
+        for (index, near) in self.near.iter().enumerate() {
+            // No branch: which channel has a message is hard to predict.
+            news |= u32::from(near.has_news()) << index;
+        }
+        news
+    }
+
+    /// Looks closely at the near channels of these bits, and makes those ready that have a message
+    /// or their end.
+    #[inline(always)]
+    pub(crate) fn take_near<O: Owner>(&self, table: &mut Table<O>, news: u32) {
         let first = self.first.replace(0);
         let mut news = news.rotate_right(first);
         while news != 0 {
@@ -180,12 +194,13 @@ impl Channels {
             let near = &self.near[index as usize];
             news &= news - 1;
             let node = table.slots.node(near.slot);
-            if node.state.get() != State::Ready && near.look() == Look::Ready {
-                if node.state.get() == State::Idle {
-                    table.ready.push(&table.slots, near.slot);
-                } else {
-                    table.raise(near.slot);
-                }
+            if node.state.get() == State::Ready || near.look() != Look::Ready {
+                continue;
+            }
+            if node.state.get() == State::Idle {
+                table.ready.push_node(&table.slots, near.slot, node);
+            } else {
+                table.raise(near.slot);
             }
         }
     }
@@ -284,11 +299,16 @@ impl Channels {
         marking: bool,
     ) {
         let Some(chunk) = table.slots.chunk_of(slot) else { return };
-        if chunk.node(slot).state.get() == State::Ready {
+        let node = chunk.node(slot);
+        let state = node.state.get();
+        if state == State::Ready {
             return;
         }
         let request = marking.then_some(Request::Mark);
         match chunk.with_probe(slot, |probe| probe.look_or_ask(request)) {
+            Some(Look::Ready) if state == State::Idle && !node.is_callback_or_once() => {
+                table.ready.push_node(&table.slots, slot, node);
+            }
             Some(Look::Ready) => table.raise(slot),
             Some(look) if marking => self.found(table, slot, look),
             Some(_) => self.leave_unasked(table, slot),

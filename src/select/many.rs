@@ -67,6 +67,9 @@ impl Select<'_> {
 
     pub(super) fn run_many(&self, mut patience: Patience) -> io::Result<Option<usize>> {
         let core = &self.handle.core;
+        if self.handle.is_closed() {
+            return Err(core.gone());
+        }
         core.begin_turn();
         core.take_out_told();
         let mut caught_up = false;

@@ -20,6 +20,7 @@ use super::{AnyCases, Cases};
 use crate::channel::{self, Permit, SendError};
 use crate::reactor::{AsHandle, BeforeSleep, Handle, Listed, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
+use crate::wake::Look;
 
 /// The most cases that are asked one by one: as many as a word has bits.
 const FEW: usize = u32::BITS as usize;
@@ -87,6 +88,7 @@ pub struct Select<'a> {
     pub(super) handle: Handle,
     pub(super) cases: Vec<Option<Case<'a>>>,
     /// By index: the state of the channel that a case receives from, if that channel has a buffer.
+    /// The case keeps the receiver where it is.
     buffers: Vec<Option<Arc<channel::State>>>,
     /// Indices that were removed.
     free: Vec<usize>,
@@ -295,19 +297,22 @@ impl<'a> Select<'a> {
 
     fn run(&mut self, patience: Patience) -> io::Result<Option<Selected<'a>>> {
         self.give_back_forgotten();
-        if self.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the Select has no cases"));
-        }
-        if let Some(index) = self.foreign.iter().min() {
-            let text = format!("case {index} of the Select is a source of another reactor");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        if self.handle.is_closed() {
-            return Err(self.handle.core.gone());
+        if self.is_empty() || !self.foreign.is_empty() {
+            return Err(self.cannot_wait());
         }
         let index =
             if self.cases.len() <= FEW { self.run_few(patience) } else { self.run_many(patience) };
         Ok(index?.and_then(|index| self.selected(index)))
+    }
+
+    /// Returns the error of a set without a case, or with a case of another reactor.
+    #[cold]
+    fn cannot_wait(&self) -> io::Error {
+        let text = match self.foreign.iter().min() {
+            Some(index) => format!("case {index} of the Select is a source of another reactor"),
+            None => String::from("the Select has no cases"),
+        };
+        io::Error::new(io::ErrorKind::InvalidInput, text)
     }
 
     /// The turns of a `select!`, with these cases.
@@ -360,16 +365,12 @@ impl Few<'_, '_> {
     fn cases(&self) -> impl Iterator<Item = (u32, &Case<'_>)> {
         (0..).zip(&self.0.cases).filter_map(|(index, case)| Some((index, case.as_ref()?)))
     }
-
-    #[inline]
-    fn is_ready(&self, index: usize) -> bool {
-        self.0.cases[index].as_ref().is_some_and(|case| case.source.is_ready())
-    }
 }
 
 impl Cases for Few<'_, '_> {
     type Item = usize;
 
+    #[inline(always)]
     fn take(&self, index: u32) -> Option<usize> {
         let index = index as usize;
         self.0.reserve(index).then_some(index)
@@ -387,10 +388,10 @@ impl AnyCases for Few<'_, '_> {
     #[inline(always)]
     fn candidates(&self) -> u32 {
         let mut mask = 0;
-        for (index, buffer) in self.0.buffers.iter().enumerate() {
+        for (index, (buffer, case)) in self.0.buffers.iter().zip(&self.0.cases).enumerate() {
             let is_candidate = match buffer {
                 Some(buffer) => !buffer.is_quiet(),
-                None => self.is_ready(index),
+                None => case.as_ref().is_some_and(|case| case.source.is_ready()),
             };
             // No branch: which channel has a message is hard to predict.
             mask |= u32::from(is_candidate) << index;
@@ -399,8 +400,8 @@ impl AnyCases for Few<'_, '_> {
     }
     #[inline(always)]
     fn confirms(&self, index: u32) -> bool {
-        let index = index as usize;
-        self.0.buffers[index].is_none() || self.is_ready(index)
+        let buffer = self.0.buffers[index as usize].as_ref();
+        buffer.is_none_or(|buffer| buffer.look_at_news() == Look::Ready)
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.cases().try_for_each(|(_, case)| case.source.before_sleep(blocking))

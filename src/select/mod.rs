@@ -95,18 +95,6 @@ pub trait Cases: AnyCases {
 pub trait AnyCases {
     /// Returns a bit for each case that is ready. The first case has the lowest bit.
     fn ready(&self) -> u32;
-    /// Returns a bit for each case that is ready, and for some that are not: [`confirms`] tells.
-    ///
-    /// [`confirms`]: Self::confirms
-    #[inline(always)]
-    fn candidates(&self) -> u32 {
-        self.ready()
-    }
-    /// Returns true if this candidate is ready.
-    #[inline(always)]
-    fn confirms(&self, _index: u32) -> bool {
-        true
-    }
     /// Calls [`Source::before_sleep`] of each case.
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// Calls [`Source::after_sleep`] of each case. Returns a bit for each case that was chosen.
@@ -272,21 +260,34 @@ fn run<C: Cases>(
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
     handle.core.begin_turn();
-    let mut mask =
-        if handle.is_closed() { 0 } else { may_be_taken(handle, cases.candidates(), cases) };
+    let mut mask = if handle.is_closed() { 0 } else { may_be_taken(handle, cases.ready(), cases) };
     while mask != 0 {
         let index = choose(handle, mask, biased);
-        if cases.confirms(index) {
-            if !cases.belongs(index, handle) {
-                return Err(foreign(index));
-            }
-            if let Some(item) = cases.take(index) {
-                return Ok(Some(item));
-            }
-            picked_nothing(handle, cases, index);
+        if !cases.belongs(index, handle) {
+            return Err(foreign(index));
         }
+        if let Some(item) = cases.take(index) {
+            return Ok(Some(item));
+        }
+        picked_nothing(handle, cases, index);
         mask &= !(1 << index);
     }
+    let mut search = Search::new(handle, cases, biased, patience)?;
+    while let Some(index) = search.next()? {
+        if let Some(item) = cases.take(index) {
+            return Ok(Some(item));
+        }
+    }
+    Ok(None)
+}
+
+/// Searches for a case to take from, after no case was ready.
+fn search<C: Cases>(
+    handle: &Handle,
+    cases: &C,
+    biased: bool,
+    patience: Patience,
+) -> io::Result<Option<C::Item>> {
     let mut search = Search::new(handle, cases, biased, patience)?;
     while let Some(index) = search.next()? {
         if let Some(item) = cases.take(index) {

@@ -315,10 +315,28 @@ impl<'a> Select<'a> {
         io::Error::new(io::ErrorKind::InvalidInput, text)
     }
 
-    /// The turns of a `select!`, with these cases.
+    /// The turns of a `select!`, with these cases. The first look finds candidates, and only the one
+    /// that is chosen is looked at closely.
     fn run_few(&self, patience: Patience) -> io::Result<Option<usize>> {
-        self.handle.core.take_out_told();
-        super::run(&self.handle, &Few(self), self.biased, patience)
+        let (handle, few) = (&self.handle, Few(self));
+        handle.core.take_out_told();
+        handle.core.begin_turn();
+        let mut mask = if handle.is_closed() {
+            0
+        } else {
+            super::may_be_taken(handle, few.candidates(), &few)
+        };
+        while mask != 0 {
+            let index = super::choose(handle, mask, self.biased);
+            if few.confirms(index) {
+                if let Some(index) = few.take(index) {
+                    return Ok(Some(index));
+                }
+                super::picked_nothing(handle, &few, index);
+            }
+            mask &= !(1 << index);
+        }
+        super::search(handle, &few, self.biased, patience)
     }
 
     pub(super) fn asked(&self) -> impl Iterator<Item = (usize, &(dyn Receiving + 'a))> {
@@ -365,6 +383,29 @@ impl Few<'_, '_> {
     fn cases(&self) -> impl Iterator<Item = (u32, &Case<'_>)> {
         (0..).zip(&self.0.cases).filter_map(|(index, case)| Some((index, case.as_ref()?)))
     }
+
+    /// Returns a bit for each case that is ready, and for some that are not:
+    /// [`confirms`](Self::confirms) tells.
+    #[inline(always)]
+    fn candidates(&self) -> u32 {
+        let mut mask = 0;
+        for (index, (buffer, case)) in self.0.buffers.iter().zip(&self.0.cases).enumerate() {
+            let is_candidate = match buffer {
+                Some(buffer) => !buffer.is_quiet(),
+                None => case.as_ref().is_some_and(|case| case.source.is_ready()),
+            };
+            // No branch: which channel has a message is hard to predict.
+            mask |= u32::from(is_candidate) << index;
+        }
+        mask
+    }
+
+    /// Returns true if this candidate is ready.
+    #[inline(always)]
+    fn confirms(&self, index: u32) -> bool {
+        let buffer = self.0.buffers[index as usize].as_ref();
+        buffer.is_none_or(|buffer| buffer.look_at_news() == Look::Ready)
+    }
 }
 
 impl Cases for Few<'_, '_> {
@@ -384,24 +425,6 @@ impl AnyCases for Few<'_, '_> {
     fn ready(&self) -> u32 {
         self.cases()
             .fold(0, |mask, (index, case)| mask | u32::from(case.source.is_ready()) << index)
-    }
-    #[inline(always)]
-    fn candidates(&self) -> u32 {
-        let mut mask = 0;
-        for (index, (buffer, case)) in self.0.buffers.iter().zip(&self.0.cases).enumerate() {
-            let is_candidate = match buffer {
-                Some(buffer) => !buffer.is_quiet(),
-                None => case.as_ref().is_some_and(|case| case.source.is_ready()),
-            };
-            // No branch: which channel has a message is hard to predict.
-            mask |= u32::from(is_candidate) << index;
-        }
-        mask
-    }
-    #[inline(always)]
-    fn confirms(&self, index: u32) -> bool {
-        let buffer = self.0.buffers[index as usize].as_ref();
-        buffer.is_none_or(|buffer| buffer.look_at_news() == Look::Ready)
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.cases().try_for_each(|(_, case)| case.source.before_sleep(blocking))

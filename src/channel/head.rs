@@ -78,7 +78,7 @@ impl<T> Head<T> {
     fn is_written(&self, head: u64) -> bool {
         let reading = self.state().rings().read_by_receiver();
         // SAFETY: we are the receiver, and this is the ring that it reads.
-        let slot = unsafe { self.shared.slot(reading, head) };
+        let slot = unsafe { Shared::<T>::slot_in(self.state(), reading, head) };
         slot.stamp.load(Ordering::Acquire) == head | WRITTEN
     }
 
@@ -94,7 +94,7 @@ impl<T> Head<T> {
         let head = state.head();
         let reading = state.rings().read_by_receiver();
         // SAFETY: we are the receiver, and this is the ring that it reads.
-        let slot = unsafe { self.shared.slot(reading, head) };
+        let slot = unsafe { Shared::<T>::slot_in(state, reading, head) };
         // A head with a detour has a bit that no stamp has, so the comparison fails.
         if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
             return None;
@@ -440,9 +440,19 @@ impl State {
     /// The reader of a probe.
     #[inline(always)]
     fn probing(&self) -> Reader<'_> {
-        // SAFETY: a probe does not leave the thread of its receiver, and its reactor lets go of it
-        // before the receiver moves. (A thread that sleeps without a reactor is the receiver.)
+        // SAFETY: a probe does not leave the thread of its receiver. Its reactor, or a `Select` with
+        // a case of that receiver, lets go of it before the receiver moves. (A thread that sleeps
+        // without a reactor is the receiver.)
         unsafe { self.reader() }
+    }
+
+    /// [`Probe::look`] at a channel that [has news](Self::has_news).
+    #[inline(always)]
+    pub(crate) fn look_at_news(&self) -> Look {
+        if self.probing().is_head_written(self.head()) {
+            return Look::Ready;
+        }
+        self.look_closely()
     }
 
     #[inline(never)]

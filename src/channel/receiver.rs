@@ -280,7 +280,8 @@ impl<T> Receiver<T> {
         self.len() == 0 || !self.is_ready(None)
     }
 
-    fn buffer(&self) -> Option<&Arc<State>> {
+    /// Returns the state of the channel, if it has a buffer.
+    pub(crate) fn buffer(&self) -> Option<&Arc<State>> {
         match &self.flavor {
             Receiving::Buffer(head) => Some(head.state()),
             Receiving::Rendezvous(_) => None,

@@ -65,10 +65,10 @@ pub(super) struct Ring {
 /// The layout of a channel's slots in memory. Nothing else of the type is known here.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
-    /// The distance from the ring's head to its slots.
-    slots_at: usize,
     stride: usize,
-    align: usize,
+    /// The distance from the ring's head to its slots.
+    slots_at: u32,
+    align: u32,
     /// loom's atomics and cells cannot be zeroed memory. These functions make and drop such a slot.
     #[cfg(all(loom, test))]
     model: (fn(NonNull<u8>), fn(NonNull<u8>)),
@@ -110,9 +110,10 @@ impl Shape {
             unsafe { at.cast::<Slot<T>>().drop_in_place() };
         }
         Shape {
-            slots_at: size_of::<Ring>().next_multiple_of(align_of::<Slot<T>>()),
             stride: size_of::<Slot<T>>(),
-            align: align_of::<Slot<T>>(),
+            // An alignment is at most 2^29.
+            slots_at: size_of::<Ring>().next_multiple_of(align_of::<Slot<T>>()) as u32,
+            align: align_of::<Slot<T>>() as u32,
             #[cfg(all(loom, test))]
             model: (make::<T>, unmake::<T>),
         }
@@ -120,8 +121,8 @@ impl Shape {
 
     /// Returns the memory layout of a ring of `len` slots; `None` if there is no such amount.
     fn layout(&self, len: usize) -> Option<Layout> {
-        let size = self.stride.checked_mul(len)?.checked_add(self.slots_at)?;
-        Layout::from_size_align(size, self.align.max(align_of::<Ring>())).ok()
+        let size = self.stride.checked_mul(len)?.checked_add(self.slots_at as usize)?;
+        Layout::from_size_align(size, (self.align as usize).max(align_of::<Ring>())).ok()
     }
 }
 
@@ -238,7 +239,7 @@ impl Rings {
             #[cfg(all(loom, test))]
             (*ring.as_ptr()).born.used();
             let index = (position & (*ring.as_ptr()).mask) as usize;
-            ring.cast::<u8>().add(shape.slots_at + index * shape.stride)
+            ring.cast::<u8>().add(shape.slots_at as usize + index * shape.stride)
         }
     }
 

@@ -12,8 +12,9 @@ use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use crate::wake::{Bell, Notify};
 
 /// The waiters for room. The module's text describes them.
+#[repr(C)]
 pub(super) struct Room {
-    /// The number of waiters. Written under the lock.
+    /// The number of waiters. Written under the lock. The receiver reads it after each message.
     waiting: AtomicUsize,
     /// Slots that have become free, for which nobody was woken yet.
     freed: AtomicUsize,

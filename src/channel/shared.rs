@@ -65,10 +65,20 @@ impl<T> Shared<T> {
     /// As for [`Rings::ring`], for as long as the slot is used.
     #[inline(always)]
     pub(super) unsafe fn slot(&self, ring: usize, position: u64) -> &Slot<T> {
+        // SAFETY: the state is ours. The rest is as the caller promises.
+        unsafe { Shared::slot_in(&self.state, ring, position) }
+    }
+
+    /// [`slot`](Self::slot) of a caller that has the state at hand, and saves a line of memory.
+    ///
+    /// # Safety
+    /// As for [`slot`](Self::slot). The state must be that of a channel of `T`.
+    #[inline(always)]
+    pub(super) unsafe fn slot_in(state: &State, ring: usize, position: u64) -> &Slot<T> {
         let shape = Shape::of::<T>();
         // SAFETY: the rings were made with the shape of this type. A slot is only ever shared: what
         // changes in it are atomics and cells.
-        unsafe { Rings::place(self.state.rings().ring(ring), shape, position).cast().as_ref() }
+        unsafe { Rings::place(state.rings().ring(ring), shape, position).cast().as_ref() }
     }
 
     /// Moves the value of a slot out.

@@ -37,6 +37,8 @@
 //!   full fence on both sides. The receiver's fence is in every `recv`, so it is the light side of
 //!   an asymmetric fence (`sys/fence.rs`). The sender's fence precedes a sleep.
 
+use std::num::NonZeroU64;
+
 use super::detour::Detour;
 use super::pace::Pace;
 use super::ring::Rings;
@@ -77,19 +79,27 @@ pub(super) const RING: usize = SIDE | LEVEL;
 pub(super) const BASE: u32 = LEVEL_BITS + 1;
 
 /// The shared part of a buffered channel. The module's text describes it.
+///
+/// One channel of many has none of its lines in the cache. So the order of the fields keeps what a
+/// message needs in three lines: what senders write, what the receiver writes, and what stays.
+#[repr(C)]
 pub(crate) struct State {
-    /// The words that senders write.
-    pub(super) front: Padded<Front>,
-    /// The words that the receiver writes.
-    pub(super) back: Padded<Back>,
-    /// `None`: unbounded.
-    pub(super) capacity: Option<u64>,
+    /// The words that senders write, and those that they read after that.
+    pub(super) front: Front,
     /// The receiver's request for news of the next message.
     pub(super) request: RequestCell,
-    pub(super) rings: Rings,
     pub(super) targets: Targets,
     pub(super) senders: AtomicUsize,
+    /// Keeps the words of the two sides apart.
+    _apart: Padded<()>,
+    /// The words that the receiver writes, and those that it reads after that.
+    pub(super) back: Back,
     pub(super) room: Room,
+    /// Begins the line of what stays.
+    _stays: Padded<()>,
+    /// `None`: unbounded.
+    pub(super) capacity: Option<NonZeroU64>,
+    pub(super) rings: Rings,
     /// The memory of detours. Only the receiver locks it.
     pub(super) detour: Mutex<Detour>,
     /// The most slots that were used of late, for the rule by which a ring shrinks.
@@ -98,6 +108,7 @@ pub(crate) struct State {
     pub(super) shrinks: std::sync::atomic::AtomicBool,
 }
 
+#[repr(C)]
 pub(super) struct Back {
     /// The head, and the bit of a detour.
     pub(super) head: AtomicU64,
@@ -152,14 +163,16 @@ impl State {
     pub(super) fn new(capacity: Option<usize>, rings: Rings) -> State {
         init_fences();
         State {
-            front: Padded(Front { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
-            back: Padded(Back { head: AtomicU64::new(0), pace: Pace::default() }),
-            capacity: capacity.map(|n| n as u64),
+            front: Front { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) },
             request: RequestCell::new(),
-            rings,
             targets: Targets::new(),
             senders: AtomicUsize::new(1),
+            _apart: Padded(()),
+            back: Back { head: AtomicU64::new(0), pace: Pace::default() },
             room: Room::new(),
+            _stays: Padded(()),
+            capacity: capacity.and_then(|n| NonZeroU64::new(n as u64)),
+            rings,
             detour: Mutex::default(),
             usage: Mutex::new(Usage::new()),
             #[cfg(all(loom, test))]
@@ -197,7 +210,7 @@ impl State {
     pub(super) fn is_full_at(&self, word: u64, head: u64) -> bool {
         let used = behind(head, word & POSITION);
         match self.capacity {
-            Some(capacity) => used + units(word) >= capacity,
+            Some(capacity) => used + units(word) >= capacity.get(),
             None => used >= slots(ring(word)),
         }
     }
@@ -240,11 +253,15 @@ impl State {
         self.back.head.load(Ordering::Acquire) & POSITION
     }
 
-    /// Returns true if there is no message, and none is coming.
-    #[inline]
-    pub(super) fn is_quiet(&self) -> bool {
-        let word = self.front.tail.load(Ordering::SeqCst);
-        (word ^ self.head()) & POSITION | word & GONE == 0
+    /// Returns true if there is no message, none is coming, and a sender is there.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        // The head never has the bit of the end.
+        (self.front.tail.load(Ordering::SeqCst) ^ self.head()) & (POSITION | GONE) == 0
+    }
+
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.capacity.is_some()
     }
 
     /// Returns true if a look may find a message, the end, or memory to give back.
@@ -290,10 +307,36 @@ impl State {
         let tail = word & POSITION;
         let head = self.back.head.load(Ordering::SeqCst);
         let len = behind(head, tail);
-        if len > POSITION >> 1 { 0 } else { len.min(self.capacity.unwrap_or(len)) as usize }
+        if len > POSITION >> 1 {
+            0
+        } else {
+            len.min(self.capacity.map_or(len, NonZeroU64::get)) as usize
+        }
     }
 
     pub(super) fn capacity(&self) -> Option<usize> {
-        self.capacity.map(|n| n as usize)
+        self.capacity.map(|n| n.get() as usize)
+    }
+}
+
+#[cfg(all(test, not(loom), target_pointer_width = "64"))]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_message_share_three_lines() {
+        let line = |offset: usize| offset / 64;
+        let [front, back] = [offset_of!(State, front), offset_of!(State, back)].map(line);
+        let targets = offset_of!(State, targets);
+        let read_by_senders = [offset_of!(State, request), targets, targets + Targets::HOT - 1];
+        assert_eq!(read_by_senders.map(line), [front; 3]);
+        assert_eq!(line(offset_of!(State, room)), back);
+        let stays =
+            [offset_of!(State, capacity), offset_of!(State, rings) + size_of::<Rings>() - 1];
+        assert_eq!(line(stays[0]), line(stays[1]));
+        assert!(front < back && back < line(stays[0]));
+        assert!(line(offset_of!(State, usage)) > line(stays[1]));
     }
 }

@@ -112,7 +112,7 @@ impl<'a, T> Place<'a, T> {
             ring.start.store(position, Ordering::Release);
         }
         // SAFETY: as above.
-        let slot = unsafe { tail.shared.slot(ring, position) };
+        let slot = unsafe { Shared::<T>::slot_in(tail.state(), ring, position) };
         // SAFETY: the position is ours alone, and was claimed only after the receiver had taken the
         // value one lap before it out (acquired through `head`). Whatever the slot's bytes are, no
         // value is overwritten.

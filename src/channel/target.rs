@@ -23,6 +23,7 @@ impl Target {
 }
 
 /// The parties that a channel tells. The module's text describes them. Only the receiver sets them.
+#[repr(C)]
 pub(super) struct Targets {
     /// The party that is told now: `NOBODY`, `FIRST`, or the number of an entry and 2.
     current: AtomicUsize,
@@ -46,6 +47,10 @@ impl Entry {
 }
 
 impl Targets {
+    /// The length of the part that most senders read.
+    #[cfg(all(test, not(loom)))]
+    pub(super) const HOT: usize = std::mem::offset_of!(Targets, entries);
+
     pub(super) fn new() -> Targets {
         Targets {
             current: AtomicUsize::new(NOBODY),

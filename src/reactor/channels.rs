@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::core::Core;
+use super::parts::channels::Channels;
 use super::parts::slots::NONE;
 use crate::wake::{Look, Request};
 
@@ -21,16 +22,22 @@ impl Core {
     fn collect_marks(&self, marking: bool) {
         let channels = &mut *self.channels.borrow_mut();
         if marking {
-            let table = &mut *self.table.borrow_mut();
-            channels.look_near(table);
+            let news = channels.near_news();
+            if news != 0 {
+                channels.take_near(&mut self.table.borrow_mut(), news);
+            }
             if !(channels.unasked.is_empty() && channels.unsure.is_empty()) {
+                let table = &mut *self.table.borrow_mut();
                 channels.look_again(table);
                 channels.ask_all(table);
             }
         }
-        if !self.notify.is_marked() {
-            return;
+        if self.notify.is_marked() {
+            self.take_marks(channels, marking);
         }
+    }
+
+    fn take_marks(&self, channels: &mut Channels, marking: bool) {
         let table = &mut *self.table.borrow_mut();
         // Most often there is one mark.
         let (mut only, mut several) = (NONE, false);

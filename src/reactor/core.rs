@@ -340,15 +340,6 @@ impl Core {
         self.random.below(u64::from(n)) as u32
     }
 
-    /// Returns true if the source of this token is in the ready list, due, or at its end.
-    pub(crate) fn is_listed(&self, token: u64) -> bool {
-        let slots = &self.table.borrow().slots;
-        slots.resolve(token).is_some_and(|slot| {
-            let node = slots.node(slot);
-            matches!(node.state.get(), State::Ready | State::Ended) || self.is_overdue(node)
-        })
-    }
-
     /// Returns the tokens of the sources in the ready list. The one that has waited longest comes
     /// first. The list may change meanwhile.
     pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
@@ -362,6 +353,7 @@ impl Core {
     }
 
     /// Returns the numbers of sources that have entered the ready list and the list of ends.
+    #[inline]
     pub(crate) fn entered(&self) -> [u64; 2] {
         let table = self.table.borrow();
         [&table.ready, &table.ended].map(Ready::entered)

@@ -180,21 +180,25 @@ pub struct Iter<'a> {
 impl Iterator for Iter<'_> {
     type Item = Event;
 
+    #[inline]
     fn next(&mut self) -> Option<Event> {
         let core = &self.from?.core;
-        for &token in self.tokens.by_ref() {
-            let table = core.table.borrow();
-            let Some((chunk, slot)) = table.slots.find(token) else { continue };
-            let node = chunk.node(slot);
-            let is_plain = node.state.get() == State::Ready && !node.is(Flag::Once);
-            if is_plain || tells(chunk, slot, self.prints) {
-                let kind = node.site.get().kind_number();
-                let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
-                return Some(Event { key: chunk.key(slot), readiness, kind });
-            }
-        }
-        None
+        self.tokens.by_ref().find_map(|&token| event(core, token, self.prints))
     }
+}
+
+/// Returns the event of this token, unless its source has nothing to tell any more.
+fn event(core: &Core, token: u64, prints: bool) -> Option<Event> {
+    let table = core.table.borrow();
+    let (chunk, slot) = table.slots.find(token)?;
+    let node = chunk.node(slot);
+    let is_plain = node.state.get() == State::Ready && !node.is(Flag::Once);
+    if !is_plain && !tells(chunk, slot, prints) {
+        return None;
+    }
+    let kind = node.site.get().kind_number();
+    let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
+    Some(Event { key: chunk.key(slot), readiness, kind })
 }
 
 /// A source that is not ready, or tells something once: returns true if the user comes to an event.

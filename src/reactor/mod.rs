@@ -63,7 +63,7 @@ pub use self::parts::sites::SourceKind;
 pub use self::parts::spinner::Spin;
 pub use self::parts::timer_id::{TimerError, TimerId};
 pub use self::remote::{PostError, Remote, TryPostError};
-pub(crate) use self::slot::Slot;
+pub(crate) use self::slot::{Listed, Slot};
 pub(crate) use self::spin::Looks;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;

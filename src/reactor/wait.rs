@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::before_sleep::BeforeSleep;
 use super::core::{Core, Handle, ReactorTable};
 use super::events::Events;
+use super::parts::ready::Ready;
 use super::parts::slots::State;
 use super::turn::Blocked;
 use crate::sys::Time;
@@ -333,11 +334,12 @@ impl Core {
     fn report(&self, events: &mut Events) -> bool {
         self.take_out_told();
         let table = &mut *self.table.borrow_mut();
-        let mut least = i32::MAX;
-        for slot in table.ready.iter(&table.slots).take(events.capacity) {
+        let (mut least, mut next) = (i32::MAX, table.ready.first());
+        while let Some(slot) = next.filter(|_| events.tokens.len() < events.capacity) {
             let chunk = table.slots.chunk(slot);
             least = least.min(chunk.node(slot).count_down());
             events.tokens.push(chunk.token(slot));
+            next = Ready::behind(chunk.node(slot));
         }
         if least <= 0 {
             self.use_up_all(table, &events.tokens);
@@ -345,6 +347,7 @@ impl Core {
         let fits = events.tokens.len();
         if fits < table.ready.len() {
             table.ready.rotate(&table.slots, fits);
+            self.channels.borrow().look_first_at(events.tokens[0] as u32);
         }
         fits > 0
     }
@@ -373,6 +376,7 @@ impl Core {
         }
         self.use_up_all(table, tokens);
         if is_full {
+            self.channels.borrow().look_first_at(tokens[0] as u32);
             tokens.iter().for_each(|&token| table.ready.put_last(&table.slots, token as u32));
         }
         !tokens.is_empty()

@@ -8,14 +8,14 @@ use std::ptr;
 use std::rc::Rc;
 
 use crate::channel::Permit;
-use crate::reactor::BeforeSleep;
+use crate::reactor::{BeforeSleep, Listed};
 use crate::sources::{Internals, Offer, Outbox, Source};
 
 /// A case in its set.
 pub(super) struct Case<'a> {
     pub(super) source: Rc<dyn Receiving + 'a>,
-    /// The source's token in the reactor's ready list, if the source is found there.
-    pub(super) token: Option<u64>,
+    /// The source's place in the reactor's lists, if the source is found there.
+    pub(super) listed: Option<Listed>,
     /// Another case of the same source.
     pub(super) next_same: Option<usize>,
     /// The source needs a look at the fds.

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::case::Case;
 use super::set::Select;
-use crate::reactor::{AsksNear, BeforeSleep, Blocked, Core, Next, Patience};
+use crate::reactor::{AsksNear, BeforeSleep, Blocked, Core, Listed, Next, Patience};
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -60,13 +60,16 @@ impl Select<'_> {
         let found = self.found.get_mut();
         found.cases.reserve(self.cases.len() - found.cases.len());
         found.answered.reserve(self.asked.len());
-        if let Some(case) = self.cases[index].as_ref().filter(|case| case.token.is_some()) {
+        if let Some(case) = self.cases[index].as_ref().filter(|case| case.listed.is_some()) {
             found.add(index, case);
         }
     }
 
     pub(super) fn run_many(&self, mut patience: Patience) -> io::Result<Option<usize>> {
         let core = &self.handle.core;
+        if self.handle.is_closed() {
+            return Err(core.gone());
+        }
         core.begin_turn();
         core.take_out_told();
         let mut caught_up = false;
@@ -132,19 +135,24 @@ impl Select<'_> {
     }
 
     /// Finds the cases whose sources have entered the reactor's lists since the last look.
-    #[inline]
+    #[inline(always)]
     fn look_for_news(&self, found: &mut Found) {
-        let core = &self.handle.core;
-        let entered = core.entered();
-        let news = [0, 1].map(|list| entered[list].wrapping_sub(found.seen[list]));
-        if news == [0, 0] {
-            return;
+        let entered = self.handle.core.entered();
+        if entered != found.seen {
+            self.find_news(found, entered);
         }
+    }
+
+    #[inline(never)]
+    fn find_news(&self, found: &mut Found, entered: [u64; 2]) {
+        let core = &self.handle.core;
+        let news = [0, 1].map(|list| entered[list].wrapping_sub(found.seen[list]));
         found.seen = entered;
         if news.iter().any(|&news| news > self.len() as u64) {
             for (index, case) in self.cases.iter().enumerate() {
-                let is_listed = |case: &&Case<'_>| case.token.is_some_and(|it| core.is_listed(it));
-                if let Some(case) = case.as_ref().filter(is_listed) {
+                let is_ready =
+                    |case: &&Case<'_>| case.listed.as_ref().is_some_and(Listed::is_ready);
+                if let Some(case) = case.as_ref().filter(is_ready) {
                     found.add(index, case);
                 }
             }
@@ -162,7 +170,7 @@ impl Select<'_> {
     /// Returns true if the case is ready.
     fn is_ready(&self, index: usize) -> bool {
         match &self.cases[index] {
-            Some(Case { token: Some(token), .. }) => self.handle.core.is_listed(*token),
+            Some(Case { listed: Some(listed), .. }) => listed.is_ready(),
             case => case.as_ref().is_some_and(|case| case.source.is_ready()),
         }
     }

@@ -315,6 +315,22 @@ fn run<C: Cases>(
     Ok(None)
 }
 
+/// Searches for a case to take from, after no case was ready.
+fn search<C: Cases>(
+    handle: &Handle,
+    cases: &C,
+    biased: bool,
+    patience: Patience,
+) -> io::Result<Option<C::Item>> {
+    let mut search = Search::new(handle, cases, biased, patience)?;
+    while let Some(index) = search.next()? {
+        if let Some(item) = cases.take(index) {
+            return Ok(Some(item));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns the cases that may be taken, if those of `ready` are ready.
 #[inline(always)]
 fn may_be_taken(handle: &Handle, ready: u32, cases: &dyn AnyCases) -> u32 {

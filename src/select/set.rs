@@ -11,17 +11,19 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::case::{Case, Receiving, SendCase, Taken};
 use super::many::{Found, Published};
 use super::{AnyCases, Cases};
-use crate::channel::{Glance, Permit, SendError};
-use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
+use crate::channel::{self, Glance, Permit, SendError};
+use crate::reactor::{AsHandle, BeforeSleep, Handle, Listed, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
+use crate::wake::Look;
 
-/// The most cases that are asked one by one.
-const FEW: usize = 8;
+/// The most cases that are asked one by one: as many as a word has bits.
+const FEW: usize = u32::BITS as usize;
 
 /// A reusable set of receive and send cases, of any size, which may change between two waits.
 ///
@@ -32,10 +34,10 @@ const FEW: usize = 8;
 /// [`Handle::wait`] reports an end only until it was taken once.
 ///
 /// # Cost
-/// To add a case costs an allocation or two. A wait costs none. The set asks up to eight cases one
-/// by one. Of more cases it finds the ready ones through the reactor. A choice among n ready cases
-/// is O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources
-/// of your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
+/// To add a case costs an allocation or two. A wait costs none. The set asks up to 32 cases one by
+/// one. Of more cases it finds the ready ones through the reactor. A choice among n ready cases is
+/// O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources of
+/// your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
 ///
 /// ```
 /// use pollmux::{Reactor, Select};
@@ -85,6 +87,9 @@ const FEW: usize = 8;
 pub struct Select<'a> {
     pub(super) handle: Handle,
     pub(super) cases: Vec<Option<Case<'a>>>,
+    /// By index: the state of the channel that a case receives from, if that channel has a buffer.
+    /// The case keeps the receiver where it is.
+    buffers: Vec<Option<Arc<channel::State>>>,
     /// Indices that were removed.
     free: Vec<usize>,
     /// The first case of each source that is found through the ready list, by token.
@@ -111,6 +116,7 @@ impl<'a> Select<'a> {
         Select {
             handle: reactor.as_ref().clone(),
             cases: Vec::new(),
+            buffers: Vec::new(),
             free: Vec::new(),
             listed: HashMap::default(),
             asked: Vec::new(),
@@ -150,8 +156,9 @@ impl<'a> Select<'a> {
     /// source.
     pub fn recv<S: Source + 'a>(&mut self, source: S) -> usize {
         let (belongs, internals) = (source.belongs_to(&self.handle), source.internals());
-        let (token, looked_for) = (internals.token(), !internals.needs_no_look());
-        self.add(Rc::new(source), token, belongs, looked_for)
+        let (listed, looked_for) = (internals.listed(), !internals.needs_no_look());
+        let buffer = internals.buffer();
+        self.add(Rc::new(source), buffer, listed, belongs, looked_for)
     }
 
     /// Adds a case that sends through `outbox`, which is a reference or an `Rc`. Returns its index.
@@ -159,21 +166,23 @@ impl<'a> Select<'a> {
     pub fn send<T: 'a>(&mut self, outbox: impl OutboxPointer<T> + 'a) -> usize {
         let case = SendCase::new(outbox);
         let belongs = case.internals().belongs_to(&self.handle);
-        self.add(Rc::new(case), None, belongs, false)
+        self.add(Rc::new(case), None, None, belongs, false)
     }
 
     fn add(
         &mut self,
         source: Rc<dyn Receiving + 'a>,
-        token: Option<u64>,
+        buffer: Option<Arc<channel::State>>,
+        listed: Option<Listed>,
         belongs: bool,
         looked_for: bool,
     ) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.cases.push(None);
+            self.buffers.push(None);
             self.cases.len() - 1
         });
-        let next_same = match token {
+        let next_same = match listed.as_ref().map(Listed::token) {
             _ if !belongs => {
                 self.foreign.push(index);
                 None
@@ -186,7 +195,8 @@ impl<'a> Select<'a> {
         };
         self.look_for += usize::from(looked_for);
         let found_at = Cell::new(None);
-        self.cases[index] = Some(Case { source, token, next_same, looked_for, found_at });
+        self.cases[index] = Some(Case { source, listed, next_same, looked_for, found_at });
+        self.buffers[index] = buffer;
         if belongs {
             self.may_be_ready(index);
         }
@@ -200,9 +210,10 @@ impl<'a> Select<'a> {
     /// one by one.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
+        self.buffers[index] = None;
         self.look_for -= usize::from(case.looked_for);
         self.found.get_mut().forget(&self.cases, &case);
-        match case.token {
+        match case.listed.as_ref().map(Listed::token) {
             _ if self.foreign.contains(&index) => self.foreign.retain(|&other| other != index),
             Some(token) => self.unlink(token, index, case.next_same),
             None => self.asked.retain(|&other| other != index),
@@ -286,25 +297,46 @@ impl<'a> Select<'a> {
 
     fn run(&mut self, patience: Patience) -> io::Result<Option<Selected<'a>>> {
         self.give_back_forgotten();
-        if self.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the Select has no cases"));
-        }
-        if let Some(index) = self.foreign.iter().min() {
-            let text = format!("case {index} of the Select is a source of another reactor");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        if self.handle.is_closed() {
-            return Err(self.handle.core.gone());
+        if self.is_empty() || !self.foreign.is_empty() {
+            return Err(self.cannot_wait());
         }
         let index =
             if self.cases.len() <= FEW { self.run_few(patience) } else { self.run_many(patience) };
         Ok(index?.and_then(|index| self.selected(index)))
     }
 
-    /// The turns of a `select!`, with these cases.
+    /// Returns the error of a set without a case, or with a case of another reactor.
+    #[cold]
+    fn cannot_wait(&self) -> io::Error {
+        let text = match self.foreign.iter().min() {
+            Some(index) => format!("case {index} of the Select is a source of another reactor"),
+            None => String::from("the Select has no cases"),
+        };
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    }
+
+    /// The turns of a `select!`, with these cases. The first look finds candidates, and only the one
+    /// that is chosen is looked at closely.
     fn run_few(&self, patience: Patience) -> io::Result<Option<usize>> {
-        self.handle.core.take_out_told();
-        super::run(&self.handle, &Few(self), self.biased, patience)
+        let (handle, few) = (&self.handle, Few(self));
+        handle.core.take_out_told();
+        handle.core.begin_turn();
+        let mut mask = if handle.is_closed() {
+            0
+        } else {
+            super::may_be_taken(handle, few.candidates(), &few)
+        };
+        while mask != 0 {
+            let index = super::choose(handle, mask, self.biased);
+            if few.confirms(index) {
+                if let Some(index) = few.take(index) {
+                    return Ok(Some(index));
+                }
+                super::picked_nothing(handle, &few, index);
+            }
+            mask &= !(1 << index);
+        }
+        super::search(handle, &few, self.biased, patience)
     }
 
     pub(super) fn asked(&self) -> impl Iterator<Item = (usize, &(dyn Receiving + 'a))> {
@@ -312,12 +344,12 @@ impl<'a> Select<'a> {
     }
 
     /// Makes sure that the case can be completed. A permit or an item stays with the case.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve(&self, index: usize) -> bool {
         let choice = self.choices.get() + 1;
         self.choices.set(choice);
         let Some(case) = &self.cases[index] else { return false };
-        if case.token.is_some() {
+        if case.listed.is_some() {
             return true; // a source that is listed keeps nothing for a choice
         }
         *self.chosen.borrow_mut() = Some(case.source.clone());
@@ -351,11 +383,35 @@ impl Few<'_, '_> {
     fn cases(&self) -> impl Iterator<Item = (u32, &Case<'_>)> {
         (0..).zip(&self.0.cases).filter_map(|(index, case)| Some((index, case.as_ref()?)))
     }
+
+    /// Returns a bit for each case that is ready, and for some that are not:
+    /// [`confirms`](Self::confirms) tells.
+    #[inline(always)]
+    fn candidates(&self) -> u32 {
+        let mut mask = 0;
+        for (index, (buffer, case)) in self.0.buffers.iter().zip(&self.0.cases).enumerate() {
+            let is_candidate = match buffer {
+                Some(buffer) => !buffer.is_quiet(),
+                None => case.as_ref().is_some_and(|case| case.source.is_ready()),
+            };
+            // No branch: which channel has a message is hard to predict.
+            mask |= u32::from(is_candidate) << index;
+        }
+        mask
+    }
+
+    /// Returns true if this candidate is ready.
+    #[inline(always)]
+    fn confirms(&self, index: u32) -> bool {
+        let buffer = self.0.buffers[index as usize].as_ref();
+        buffer.is_none_or(|buffer| buffer.look_at_news() == Look::Ready)
+    }
 }
 
 impl Cases for Few<'_, '_> {
     type Item = usize;
 
+    #[inline(always)]
     fn take(&self, index: u32) -> Option<usize> {
         let index = index as usize;
         self.0.reserve(index).then_some(index)

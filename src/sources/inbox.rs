@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 
 use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{self, Glance, Receiver, RecvError, Sender, Target, TryRecvError};
@@ -251,6 +252,10 @@ impl<T> Source for Inbox<T> {
 }
 
 impl<T> End for Inbox<T> {
+    fn buffer(&self) -> Option<Arc<channel::State>> {
+        self.receiver.buffer().cloned()
+    }
+
     fn is_chosen(&self) -> bool {
         self.chosen.get()
     }

@@ -1,6 +1,9 @@
 //! The part that the sources of this crate have in common.
 
-use crate::reactor::{Handle, Slot};
+use std::sync::Arc;
+
+use crate::channel;
+use crate::reactor::{Handle, Listed, Slot};
 
 /// The facts that a select asks a source of this crate for. The default is a source of a user's
 /// own.
@@ -14,6 +17,11 @@ pub struct Internals<'a> {
 
 /// An end of a channel that may take part in a choice before an item is taken.
 pub(crate) trait End {
+    /// Returns the state of the channel, if this is a receiver and the channel has a buffer.
+    fn buffer(&self) -> Option<Arc<channel::State>> {
+        None
+    }
+
     /// Returns true if the other end of a rendezvous has chosen this one during the sleep.
     fn is_chosen(&self) -> bool {
         false
@@ -63,6 +71,11 @@ impl<'a> Internals<'a> {
         self.slot.filter(|_| !self.is_unlisted).map(Slot::token)
     }
 
+    /// The place of the source in the reactor's lists.
+    pub(crate) fn listed(&self) -> Option<Listed> {
+        self.slot.filter(|_| !self.is_unlisted).map(Slot::listed)
+    }
+
     /// The token of an end of a channel, also of one that is not listed. Posts may hold the end.
     pub(crate) fn channel(&self) -> Option<u64> {
         self.slot.filter(|_| self.end.is_some()).map(Slot::token)
@@ -79,6 +92,11 @@ impl<'a> Internals<'a> {
     #[inline(always)]
     pub(crate) fn needs_no_look(&self) -> bool {
         self.needs_no_look
+    }
+
+    /// See [`End::buffer`].
+    pub(crate) fn buffer(&self) -> Option<Arc<channel::State>> {
+        self.end.and_then(End::buffer)
     }
 
     /// See [`End::is_chosen`].

@@ -593,7 +593,7 @@ fn send_cases_allocate_nothing() {
 #[test]
 fn room_events_allocate_nothing() {
     let (_sim, reactor) = simulated();
-    let channels: Vec<_> = (0..20)
+    let channels: Vec<_> = (0..50)
         .map(|_| {
             let (tx, rx) = channel::bounded::<u64>(1);
             (reactor.register(tx).expect("an outbox"), rx)

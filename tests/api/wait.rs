@@ -946,7 +946,7 @@ fn wait_reports_channels_after_a_blocking_select() {
 #[test]
 fn wait_reports_channels_outside_an_earlier_select() {
     let (_sim, reactor) = simulated();
-    let channels: Vec<_> = (0..20).map(|key| keyed(&reactor, key)).collect();
+    let channels: Vec<_> = (0..50).map(|key| keyed(&reactor, key)).collect();
     let timer = reactor.timer();
     for _ in 0..20 {
         for (tx, _) in &channels[10..] {
@@ -955,7 +955,7 @@ fn wait_reports_channels_outside_an_earlier_select() {
         timer.reset(ms(1));
         select! { reactor; recv(channels[0].1) -> _ => unreachable!(), recv(timer) -> _ => {} }
         let reported: HashSet<u64> = ready_keys(&reactor).into_iter().collect();
-        assert_eq!(reported, (10..20).collect());
+        assert_eq!(reported, (10..50).collect());
         for (_, inbox) in &channels[10..] {
             assert_eq!(inbox.try_recv(), Ok(1));
         }

@@ -26,22 +26,45 @@ use super::usage::FEW;
 use crate::channel;
 use crate::wake::{Look, Probe, Request};
 
-/// The most channels that are looked at one by one.
-const NEAR: usize = 12;
+/// The most channels that are looked at one by one: as many as a word has bits.
+const NEAR: usize = u32::BITS as usize;
 
 /// A channel that is near.
 struct Near {
     slot: u32,
     probe: Arc<dyn Probe>,
-    /// The channel's state by its type, if the channel has a buffer.
-    buffer: Option<Arc<channel::State>>,
+    /// The channel's state by its type, if the channel has a buffer that never grows.
+    bounded: Option<Arc<channel::State>>,
+    /// The channel's state by its type, if the channel has a buffer that grows and shrinks.
+    growing: Option<Arc<channel::State>>,
 }
 
 impl Near {
-    /// Returns true if a look may find a message or the end.
+    fn new(slot: u32, probe: Arc<dyn Probe>) -> Near {
+        let buffer = probe.clone().typed().and_then(|typed| typed.downcast().ok());
+        let (bounded, growing) = match buffer {
+            Some(buffer) if channel::State::is_bounded(&buffer) => (Some(buffer), None),
+            buffer => (None, buffer),
+        };
+        Near { slot, probe, bounded, growing }
+    }
+
+    /// Returns true if a look may find a message, the end, or memory to give back.
     #[inline(always)]
     fn has_news(&self) -> bool {
-        self.buffer.as_ref().is_none_or(|buffer| buffer.has_news())
+        match &self.bounded {
+            Some(bounded) => !bounded.is_quiet(),
+            None => self.growing.as_ref().is_none_or(|growing| growing.has_news()),
+        }
+    }
+
+    /// [`Probe::look`] at a channel that has news, by the type of the channel.
+    #[inline(always)]
+    fn look(&self) -> Look {
+        match &self.bounded {
+            Some(bounded) => bounded.look_at_news(),
+            None => self.probe.look(),
+        }
     }
 }
 
@@ -49,6 +72,8 @@ impl Near {
 #[derive(Default)]
 pub(crate) struct Channels {
     near: Vec<Near>,
+    /// The index in `near` at which the next look begins.
+    first: Cell<u32>,
     /// No channel may be near.
     apart: bool,
     /// A wait sleeps, and has asked the channels that are near for a wake-up.
@@ -116,8 +141,7 @@ impl Channels {
         let Some(probe) = probe else { return false };
         probe.silence();
         chunk.node(slot).set(Flag::Near, true);
-        let buffer = probe.clone().typed().and_then(|typed| typed.downcast().ok());
-        self.near.push(Near { slot, probe, buffer });
+        self.near.push(Near::new(slot, probe));
         true
     }
 
@@ -144,21 +168,50 @@ impl Channels {
     }
 
     /// Looks at the channels that are near, and makes those ready that have a message or their end.
-    #[inline(always)]
     pub(crate) fn look_near<O: Owner>(&self, table: &mut Table<O>) {
-        for near in &self.near {
-            if !near.has_news() {
+        self.take_near(table, self.near_news());
+    }
+
+    /// Returns a bit for each channel that is near and may have a message or its end.
+    #[inline(always)]
+    pub(crate) fn near_news(&self) -> u32 {
+        let mut news = 0;
+        for (index, near) in self.near.iter().enumerate() {
+            // No branch: which channel has a message is hard to predict.
+            news |= u32::from(near.has_news()) << index;
+        }
+        news
+    }
+
+    /// Looks closely at the near channels of these bits, and makes those ready that have a message
+    /// or their end.
+    #[inline(always)]
+    pub(crate) fn take_near<O: Owner>(&self, table: &mut Table<O>, news: u32) {
+        let first = self.first.replace(0);
+        let mut news = news.rotate_right(first);
+        while news != 0 {
+            let index = news.trailing_zeros().wrapping_add(first) % u32::BITS;
+            let near = &self.near[index as usize];
+            news &= news - 1;
+            let node = table.slots.node(near.slot);
+            if node.state.get() == State::Ready || near.look() != Look::Ready {
                 continue;
             }
-            let node = table.slots.node(near.slot);
-            if node.state.get() != State::Ready && near.probe.look() == Look::Ready {
-                if node.state.get() == State::Idle {
-                    table.ready.push(&table.slots, near.slot);
-                } else {
-                    table.raise(near.slot);
-                }
+            if node.state.get() == State::Idle {
+                table.ready.push_node(&table.slots, near.slot, node);
+            } else {
+                table.raise(near.slot);
             }
         }
+    }
+
+    /// Begins the next look at the channel of this slot, the first one of a batch that had no room
+    /// for all. So channels that are always ready keep their order, and have equal shares.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn look_first_at(&self, slot: u32) {
+        let first = self.near.iter().position(|near| near.slot == slot);
+        self.first.set(first.unwrap_or(0) as u32);
     }
 
     /// Looks at the channels that are near and not ready. Returns the outcomes.
@@ -246,11 +299,16 @@ impl Channels {
         marking: bool,
     ) {
         let Some(chunk) = table.slots.chunk_of(slot) else { return };
-        if chunk.node(slot).state.get() == State::Ready {
+        let node = chunk.node(slot);
+        let state = node.state.get();
+        if state == State::Ready {
             return;
         }
         let request = marking.then_some(Request::Mark);
         match chunk.with_probe(slot, |probe| probe.look_or_ask(request)) {
+            Some(Look::Ready) if state == State::Idle && !node.is_callback_or_once() => {
+                table.ready.push_node(&table.slots, slot, node);
+            }
             Some(Look::Ready) => table.raise(slot),
             Some(look) if marking => self.found(table, slot, look),
             Some(_) => self.leave_unasked(table, slot),

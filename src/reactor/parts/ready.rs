@@ -68,7 +68,13 @@ impl Ready {
 
     /// Returns the record that came behind `slot`.
     pub(crate) fn after<O: Owner>(&self, slots: &Slots<O>, slot: u32) -> Option<u32> {
-        let next = links(slots, slot).next;
+        Ready::behind(slots.node(slot))
+    }
+
+    /// Returns the record that came behind this one.
+    #[inline(always)]
+    pub(crate) fn behind(node: &Node) -> Option<u32> {
+        let next = node.seq.get() as u32;
         (next != NONE).then_some(next)
     }
 
@@ -140,9 +146,15 @@ impl Ready {
     /// Takes a record out and makes it `Idle`.
     #[inline]
     pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
-        debug_assert_eq!(slots.node(slot).state.get(), self.state);
-        slots.node(slot).state.set(State::Idle);
-        let Links { prev, next } = links(slots, slot);
+        self.remove_node(slots, slots.node(slot));
+    }
+
+    /// [`remove`](Self::remove) of a slot whose record is known.
+    #[inline]
+    pub(crate) fn remove_node<O: Owner>(&mut self, slots: &Slots<O>, node: &Node) {
+        debug_assert_eq!(node.state.get(), self.state);
+        node.state.set(State::Idle);
+        let (prev, next) = ((node.seq.get() >> 32) as u32, node.seq.get() as u32);
         match prev {
             NONE => self.head = next,
             prev => set_links(slots, prev, Links { next, ..links(slots, prev) }),

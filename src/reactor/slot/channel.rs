@@ -88,7 +88,7 @@ impl Slot {
             return;
         }
         let table = &mut *core.table.borrow_mut();
-        table.ready.remove(&table.slots, self.slot);
+        table.ready.remove_node(&table.slots, self.node());
         if !self.node().is(Flag::Near) {
             core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
         }

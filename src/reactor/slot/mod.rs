@@ -29,6 +29,28 @@ pub(crate) struct Slot {
     pub(in crate::reactor) slot: u32,
 }
 
+/// The place of a source in the lists of its reactor. A slot that is another source's by now counts
+/// as not ready.
+pub(crate) struct Listed {
+    chunk: Rc<Chunk<Core>>,
+    token: u64,
+}
+
+impl Listed {
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Returns true if the source is in the ready list, due, or at its end.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        let slot = self.token as u32;
+        let node = self.chunk.node(slot);
+        let is_listed = matches!(node.state.get(), State::Ready | State::Ended);
+        (is_listed || self.chunk.owner.is_overdue(node)) && self.chunk.token(slot) == self.token
+    }
+}
+
 impl Slot {
     /// A slot for a source that the caller's caller makes.
     #[track_caller]
@@ -92,6 +114,11 @@ impl Slot {
     #[inline]
     pub(crate) fn token(&self) -> u64 {
         self.chunk.token(self.slot)
+    }
+
+    /// Returns the place of the source in the lists of its reactor.
+    pub(crate) fn listed(&self) -> Listed {
+        Listed { chunk: self.chunk.clone(), token: self.token() }
     }
 
     /// Returns the slot's number, which its next user has, too.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::keyed;
-use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind, TimerId};
+use crate::reactor::{CallbackContext, Handle, Slot, SourceKind, TimerId};
 use crate::sys::{PointInTime, Time};
 
 /// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
@@ -78,9 +78,9 @@ impl Handle {
         d: Duration,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
-        let callback = self.callback(Box::new(f));
-        callback.reset(d);
-        callback
+        let slot = Slot::armed_after(self, SourceKind::Callback, d);
+        slot.set_callback(Box::new(f));
+        Callback { slot }
     }
 
     /// [`call_after`](Self::call_after) at a point in time, a [`Time`] or an
@@ -103,15 +103,8 @@ impl Handle {
         t: impl PointInTime,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
-        let callback = self.callback(Box::new(f));
-        callback.reset_at(t);
-        callback
-    }
-
-    #[track_caller]
-    fn callback(&self, f: CallbackFn) -> Callback {
-        let slot = Slot::new(self, SourceKind::Callback);
-        slot.set_callback(f);
+        let slot = Slot::armed(self, SourceKind::Callback, t.into());
+        slot.set_callback(Box::new(f));
         Callback { slot }
     }
 }

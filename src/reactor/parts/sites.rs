@@ -102,6 +102,12 @@ impl SiteId {
         KindNumber(self.0 as u8 & ((1 << KIND_BITS) - 1))
     }
 
+    /// Returns true for a source that is its record, its place in a list, a key and a priority.
+    #[inline]
+    pub(crate) fn is_timer(self) -> bool {
+        self.kind_number() == KindNumber(SourceKind::Timer as u8)
+    }
+
     fn number(self) -> usize {
         usize::from(self.0 >> KIND_BITS)
     }

@@ -148,6 +148,7 @@ impl Heap {
     }
 
     /// Puts the `Idle` record of a slot in.
+    #[inline]
     pub(crate) fn insert<O: Owner>(
         &mut self,
         slots: &Slots<O>,
@@ -158,11 +159,27 @@ impl Heap {
     ) {
         debug_assert_eq!(node.state.get(), State::Idle);
         write(node, deadline, seq);
+        let entry = Entry::new(deadline, slot, seq);
+        if self.half == Some((seq >> 32) as u32) && self.run.takes(entry) {
+            return node.pos.set(IN_RUN | self.run.push_last(entry));
+        }
+        self.insert_otherwise(slots, node, entry, seq);
+    }
+
+    /// [`insert`](Self::insert) where it takes more than to store the entry behind the last one.
+    #[inline(never)]
+    fn insert_otherwise<O: Owner>(
+        &mut self,
+        slots: &Slots<O>,
+        node: &Node,
+        entry: Entry,
+        seq: u64,
+    ) {
         let half = (seq >> 32) as u32;
         if self.half != Some(half) {
             self.half = (self.entries() == 0).then_some(half);
         }
-        self.enter(slots, node, Entry::new(deadline, slot, seq));
+        self.enter(slots, node, entry);
     }
 
     /// Puts the entry of a record into the run or into the heap.

@@ -93,6 +93,17 @@ impl Node {
         self.flags.get() & (Flag::Callback as u8 | Flag::Once as u8) != 0
     }
 
+    /// Makes a `Free` record `Idle`, for a new source. Returns the next free slot.
+    #[inline]
+    pub(super) fn begin(&self, site: SiteId) -> u32 {
+        self.fired.set(0);
+        self.site.set(site);
+        self.state.set(State::Idle);
+        self.flags.set(0);
+        self.pos.replace(NONE)
+    }
+
+    #[inline]
     pub(crate) fn set(&self, flag: Flag, on: bool) {
         let others = self.flags.get() & !(flag as u8);
         self.flags.set(if on { others | flag as u8 } else { others });
@@ -218,6 +229,7 @@ impl<O: Owner> Chunk<O> {
         &self.nodes[slot as usize % CHUNK]
     }
 
+    #[inline]
     pub(crate) fn set_key(&self, slot: u32, key: u64) {
         self.keys.of(slot).set(key);
         self.node(slot).set(Flag::Keyed, true);

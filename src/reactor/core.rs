@@ -19,6 +19,7 @@ use super::parts::asks::{Ask, Asks, PlaceId};
 use super::parts::callbacks::Callbacks;
 use super::parts::channels::Channels;
 use super::parts::clock::TurnClock;
+use super::parts::closure::{Argument, Closure};
 use super::parts::counters::{Counters, add};
 use super::parts::fds::Fds;
 use super::parts::heap::NEVER;
@@ -176,7 +177,14 @@ pub(crate) enum Post {
 }
 
 /// A callback's closure.
-pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
+pub(crate) type CallbackFn = Closure<Calls>;
+
+/// The type of the argument of [`CallbackFn`].
+pub(crate) enum Calls {}
+
+impl Argument for Calls {
+    type With<'a> = CallbackContext<'a>;
+}
 
 /// The argument of a callback: the reactor's [`Handle`], to which it derefs, and the callback's own
 /// timer.

@@ -1061,18 +1061,23 @@ fn ten_thousand_due_at_one_instant_are_all_called_by_one_wait() {
 #[test]
 fn a_million_callbacks_made_and_dropped_leave_memory_flat() {
     let (_sim, reactor) = simulated();
-    let token = Rc::new(Cell::new(0u64));
+    let token = Rc::new(Cell::new(0usize));
     let others: Vec<_> = (1..=10).map(|n| reactor.call_after(HOUR * n, |_| {})).collect();
     let round = |n: u64| {
-        // An empty closure needs no memory: what is counted is the reactor's.
-        drop(reactor.call_after(Duration::from_nanos(n * 7_919 % 1_000_000 + 1), |_| panic!()));
+        let (held, at) = (token.clone(), n as usize);
+        let d = Duration::from_nanos(n * 7_919 % 1_000_000 + 1);
+        // A closure of two words is stored in place.
+        drop(reactor.call_after(d, move |_| held.set(at)));
     };
     allocates_nothing(500_000, round);
-    // And one that is not empty needs it once, and gives it back.
+    // A larger closure is allocated once, and freed.
     let before = allocations();
-    for n in 0..10_000u64 {
-        let held = token.clone();
-        drop(reactor.call_after(Duration::from_nanos(n + 1), move |_| held.set(n)));
+    for n in 0..10_000usize {
+        let held = (token.clone(), n, [n; 2]);
+        drop(reactor.call_after(Duration::from_nanos(n as u64 + 1), move |_| {
+            let (token, n, _) = &held;
+            token.set(*n);
+        }));
     }
     assert_eq!((allocations() - before, Rc::strong_count(&token)), (10_000, 1));
     assert_eq!(reactor.stats().live, others.len());

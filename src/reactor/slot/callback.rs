@@ -3,12 +3,24 @@
 use std::sync::Arc;
 
 use super::Slot;
-use crate::reactor::core::CallbackFn;
+use crate::reactor::core::{CallbackFn, Handle};
+use crate::reactor::parts::sites::SourceKind;
 use crate::reactor::parts::slots::Flag;
+use crate::sys::Time;
 use crate::wake::Bell;
 
 impl Slot {
+    /// Makes a slot that is armed for `t`, and whose expiry is a call of this closure.
+    #[track_caller]
+    #[inline(never)]
+    pub(crate) fn calling(handle: &Handle, t: Time, call: CallbackFn) -> Slot {
+        let slot = Slot::armed(handle, SourceKind::Callback, t);
+        slot.set_callback(call);
+        slot
+    }
+
     /// Makes the slot's expiry a call of this closure.
+    #[inline]
     pub(crate) fn set_callback(&self, call: CallbackFn) {
         if self.is_inert() {
             return;
@@ -17,7 +29,7 @@ impl Slot {
             self.node().set(Flag::Callback, true);
             self.core().callbacks.live.set(self.core().callbacks.live.get() + 1);
         }
-        *self.chunk.callbacks.of(self.slot).borrow_mut() = Some(call);
+        self.chunk.put_callback(self.slot, Some(call));
     }
 
     /// Makes the slot's expiry, or a ring of `bell`, a call that comes once at the most.

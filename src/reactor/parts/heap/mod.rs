@@ -160,22 +160,17 @@ impl Heap {
         debug_assert_eq!(node.state.get(), State::Idle);
         write(node, deadline, seq);
         let entry = Entry::new(deadline, slot, seq);
-        if self.half == Some((seq >> 32) as u32) && self.run.takes(entry) {
-            return node.pos.set(IN_RUN | self.run.push_last(entry));
+        let half = (seq >> 32) as u32;
+        if self.half == Some(half) && self.run.takes(entry) {
+            node.pos.set(IN_RUN | self.run.push_last(entry));
+        } else {
+            self.insert_other(slots, node, entry, half);
         }
-        self.insert_otherwise(slots, node, entry, seq);
     }
 
-    /// [`insert`](Self::insert) where it takes more than to store the entry behind the last one.
+    /// [`insert`](Self::insert) of an entry that needs more than a place behind the last one.
     #[inline(never)]
-    fn insert_otherwise<O: Owner>(
-        &mut self,
-        slots: &Slots<O>,
-        node: &Node,
-        entry: Entry,
-        seq: u64,
-    ) {
-        let half = (seq >> 32) as u32;
+    fn insert_other<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry, half: u32) {
         if self.half != Some(half) {
             self.half = (self.entries() == 0).then_some(half);
         }

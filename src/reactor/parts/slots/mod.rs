@@ -86,7 +86,7 @@ impl<O: Owner> Slots<O> {
         }
     }
 
-    /// Takes a free slot, and makes it `Idle`. Returns its chunk and its number. Allocates one chunk
+    /// Takes a free slot, and makes it `Idle`. Returns its chunk and its number. Allocates a chunk
     /// when there is no free slot.
     #[inline(always)]
     pub(crate) fn allocate(&mut self, owner: &Rc<O>, site: SiteId) -> (Rc<Chunk<O>>, u32) {

@@ -182,7 +182,7 @@ pub(crate) struct Chunk<O: Owner> {
     /// The records of sources that are fds.
     pub(crate) fds: Column<FdRecord>,
     /// The closures of callbacks, while they are not running.
-    pub(crate) callbacks: Column<RefCell<Option<O::Callback>>>,
+    pub(super) callbacks: Column<Cell<Option<O::Callback>>>,
     /// The bells that make callbacks due.
     pub(crate) bells: Column<RefCell<Option<Arc<Bell>>>>,
 }
@@ -270,12 +270,23 @@ impl<O: Owner> Chunk<O> {
 
     /// Returns true if there is a closure that does not run now.
     pub(crate) fn has_callback(&self, slot: u32) -> bool {
-        self.callbacks.get(slot).is_some_and(|call| call.borrow().is_some())
+        let Some(place) = self.callbacks.get(slot) else { return false };
+        let call = place.take();
+        let has = call.is_some();
+        place.set(call);
+        has
     }
 
     /// Takes the closure of a callback, unless it runs.
+    #[inline]
     pub(crate) fn take_callback(&self, slot: u32) -> Option<O::Callback> {
-        self.callbacks.get(slot)?.borrow_mut().take()
+        self.callbacks.get(slot)?.take()
+    }
+
+    /// Stores the closure of a callback. Drops the one before, which may run user code.
+    #[inline]
+    pub(crate) fn put_callback(&self, slot: u32, call: Option<O::Callback>) {
+        self.callbacks.of(slot).set(call);
     }
 
     /// Returns the bell that makes the callback due.

@@ -503,6 +503,15 @@ impl Core {
         }
     }
 
+    /// Frees a slot whose owner is dropped, unless the reactor is gone or keeps the slot.
+    #[inline(never)]
+    pub(super) fn drop_slot(chunk: &Chunk<Core>, slot: u32) {
+        let core = &chunk.owner;
+        if !core.closed.get() && !chunk.node(slot).is(Flag::Detached) {
+            core.release(chunk, slot);
+        }
+    }
+
     /// Frees a slot, and everything that belongs to it.
     #[inline]
     pub(super) fn release(&self, chunk: &Chunk<Core>, slot: u32) {
@@ -532,7 +541,7 @@ impl Core {
     }
 
     /// Takes a slot out of its queue or list, and gives it back.
-    #[inline(never)]
+    #[inline(always)]
     fn free(&self, table: &mut ReactorTable, chunk: &Chunk<Core>, slot: u32) {
         match chunk.node(slot).state.get() {
             State::Idle | State::Free => {}

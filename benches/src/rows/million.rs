@@ -165,9 +165,16 @@ fn contestant<S: 'static, F: 'static>(
     })
 }
 
-/// Returns the delays: 1 ms a thousand times, then 2 ms a thousand times, and so on.
+/// Returns the delays: 1 ms a thousand times, then 2 ms a thousand times, and so on. Computed as in
+/// the C program.
 fn delays(n: usize) -> impl Iterator<Item = Duration> {
-    (0..n as u64).map(|i| Duration::from_millis(i / 1_000 + 1))
+    let mut delay = Duration::ZERO;
+    (0..n).map(move |i| {
+        if i % 1_000 == 0 {
+            delay += Duration::from_millis(1);
+        }
+        delay
+    })
 }
 
 fn wait(n: usize) -> Contestant {

@@ -1,5 +1,6 @@
 //! The slot of a callback.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::Slot;
@@ -14,21 +15,20 @@ impl Slot {
     #[track_caller]
     #[inline(never)]
     pub(crate) fn calling(handle: &Handle, t: Time, call: CallbackFn) -> Slot {
-        let slot = Slot::armed(handle, SourceKind::Callback, t);
-        slot.set_callback(call);
+        if handle.is_closed() {
+            return Slot::inert(&handle.core);
+        }
+        let slot = Slot::arm_new(&handle.core, (Location::caller(), SourceKind::Callback), t);
+        slot.put_callback(call);
         slot
     }
 
-    /// Makes the slot's expiry a call of this closure.
+    /// Stores the first closure of the slot.
     #[inline]
-    pub(crate) fn set_callback(&self, call: CallbackFn) {
-        if self.is_inert() {
-            return;
-        }
-        if !self.node().is(Flag::Callback) {
-            self.node().set(Flag::Callback, true);
-            self.core().callbacks.live.set(self.core().callbacks.live.get() + 1);
-        }
+    fn put_callback(&self, call: CallbackFn) {
+        let live = &self.core().callbacks.live;
+        live.set(live.get() + 1);
+        self.node().set(Flag::Callback, true);
         self.chunk.put_callback(self.slot, Some(call));
     }
 
@@ -37,8 +37,8 @@ impl Slot {
         self.node().set(Flag::Once, true);
         if !self.is_inert() {
             *self.chunk.bells.of(self.slot).borrow_mut() = Some(bell);
+            self.put_callback(call);
         }
-        self.set_callback(call);
     }
 
     /// Returns true if the slot has a closure that does not run now.

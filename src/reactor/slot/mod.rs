@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::core::{Core, Handle};
 use super::parts::counters::add;
 use super::parts::priority::Priority;
-use super::parts::sites::SourceKind;
+use super::parts::sites::{Site, SourceKind};
 use super::parts::slots::{Chunk, Flag, Node, PATIENCE, Slots, State};
 use super::parts::table::Table;
 use super::parts::timer_id::TimerId;
@@ -48,12 +48,17 @@ impl Slot {
     #[track_caller]
     #[inline(never)]
     pub(crate) fn armed(handle: &Handle, kind: SourceKind, t: Time) -> Slot {
-        let core = &handle.core;
-        if core.closed.get() {
-            return Slot::inert(core);
+        if handle.core.closed.get() {
+            return Slot::inert(&handle.core);
         }
+        Slot::arm_new(&handle.core, (Location::caller(), kind), t)
+    }
+
+    /// A new slot of a reactor that is not closed, armed for `t`.
+    #[inline(always)]
+    fn arm_new(core: &Rc<Core>, site: Site, t: Time) -> Slot {
         let Table { slots, sites, heap, .. } = &mut *core.table.borrow_mut();
-        let (chunk, slot) = slots.allocate(core, sites.of((Location::caller(), kind)));
+        let (chunk, slot) = slots.allocate(core, sites.of(site));
         heap.insert(slots, chunk.node(slot), slot, t.as_nanos(), next_seq());
         core.came_in(t.as_nanos());
         Slot { chunk, slot }
@@ -256,9 +261,6 @@ impl Slot {
 impl Drop for Slot {
     #[inline]
     fn drop(&mut self) {
-        let core = self.core();
-        if !core.closed.get() && !self.node().is(Flag::Detached) {
-            core.release(&self.chunk, self.slot);
-        }
+        Core::drop_slot(&self.chunk, self.slot);
     }
 }

@@ -138,8 +138,16 @@ impl<T: Default> Column<T> {
 
     /// Returns the field of `slot`. Allocates when a field of the chunk is first asked for.
     pub(crate) fn of(&self, slot: u32) -> &T {
-        let column = self.0.get_or_init(|| Box::new(std::array::from_fn(|_| T::default())));
+        let column = self.0.get_or_init(Column::make);
         &column[slot as usize % CHUNK]
+    }
+
+    /// Makes the fields where they stay: an array would be made on the stack and copied.
+    #[cold]
+    #[inline(never)]
+    fn make() -> Box<[T; CHUNK]> {
+        let fields: Box<[T]> = (0..CHUNK).map(|_| T::default()).collect();
+        fields.try_into().unwrap_or_else(|_| unreachable!("a field for each slot"))
     }
 
     /// Returns the field of `slot`, if a field of the chunk was ever asked for.

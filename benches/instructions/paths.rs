@@ -1,9 +1,11 @@
 //! The hot paths that are counted. Each function makes its sources, and then `turns` turns.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
 use std::mem;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::channel::{self, Sender};
@@ -14,7 +16,7 @@ use pollmux::{Events, Inbox, Reactor, Select, Ticker, select};
 pub type Run = fn(u32);
 
 /// Name, turns of the longer run, function.
-pub const PATHS: [(&str, u32, Run); 18] = [
+pub const PATHS: [(&str, u32, Run); 20] = [
     ("send", 12_000, send),
     ("recv", 12_000, recv),
     ("send_recv", 12_000, send_and_recv),
@@ -25,6 +27,8 @@ pub const PATHS: [(&str, u32, Run); 18] = [
     ("reset", 12_000, reset),
     ("reset_at", 12_000, reset_at),
     ("restart", 12_000, restart),
+    ("at", 12_000, at),
+    ("call_at", 12_000, call_at),
     ("wait", 12_000, wait),
     ("wait_64", 12_000, wait_for_many),
     ("Select", 12_000, set),
@@ -147,6 +151,33 @@ fn restart(turns: u32) {
     let reactor = reactor();
     let ticker = reactor.every(HOUR).expect("a period");
     (0..turns).for_each(|_| _ = black_box(ticker.restart()));
+}
+
+/// Starts a thousand timers in the order of their deadlines, and drops them, again and again.
+fn at(turns: u32) {
+    let reactor = reactor();
+    let due = reactor.now() + HOUR;
+    let mut timers = Vec::with_capacity(1_000);
+    for n in 0..turns {
+        if timers.len() == timers.capacity() {
+            timers.clear();
+        }
+        timers.push(reactor.at(black_box(due + Duration::from_nanos(n.into()))));
+    }
+}
+
+fn call_at(turns: u32) {
+    let reactor = reactor();
+    let due = reactor.now() + HOUR;
+    let calls = Rc::new(Cell::new(0));
+    let mut callbacks = Vec::with_capacity(1_000);
+    for n in 0..turns {
+        if callbacks.len() == callbacks.capacity() {
+            callbacks.clear();
+        }
+        let (at, calls) = (black_box(due + Duration::from_nanos(n.into())), calls.clone());
+        callbacks.push(reactor.call_at(at, move |_| calls.set(calls.get() + 1)));
+    }
 }
 
 fn wait(turns: u32) {

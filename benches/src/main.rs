@@ -60,6 +60,9 @@ struct Args {
     count: Option<String>,
     #[arg(long, hide = true)]
     times: Option<u64>,
+    /// Runs one contestant of the rows `million` once, with `--times` timers
+    #[arg(long, hide = true, value_name = "CONTESTANT", requires = "times")]
+    million: Option<String>,
     /// Sleeps with 10,000 idle sources, for a tool that counts
     #[arg(long, hide = true, value_name = "MILLIS")]
     idle: Option<u64>,
@@ -83,6 +86,10 @@ fn main() -> io::Result<()> {
     let args = Args::parse();
     if let (Some(name), Some(times)) = (&args.count, args.times) {
         rows::counted::contestant(name).run(Run::Times(times));
+        return Ok(());
+    }
+    if let (Some(name), Some(timers)) = (&args.million, args.times) {
+        rows::million::run_once(name, timers as usize);
         return Ok(());
     }
     if let Some(millis) = args.idle {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::hook::Hook;
-use crate::reactor::{Handle, Slot, SourceKind};
+use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind};
 use crate::sources::keyed;
 use crate::wake::Bell;
 
@@ -80,7 +80,7 @@ impl Handle {
         let mut last = Some((hook, f));
         slot.set_callback_once(
             bell,
-            Box::new(move |cx| {
+            CallbackFn::new(move |cx: &CallbackContext<'_>| {
                 let Some((hook, f)) = last.take() else { return };
                 hook.settle();
                 drop(hook);

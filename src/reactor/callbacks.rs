@@ -35,7 +35,7 @@ impl Drop for Running {
         }
         let node = self.chunk.node(self.slot);
         if !node.is(Flag::Once) {
-            *self.chunk.callbacks.of(self.slot).borrow_mut() = call.take();
+            self.chunk.put_callback(self.slot, call.take());
         }
         let pending = matches!(node.state.get(), State::Armed | State::Ready);
         if node.is(Flag::Detached) && !pending {
@@ -156,7 +156,7 @@ impl Core {
             add(&self.counters.called, 1);
             self.callbacks.in_turn.borrow_mut().1.push((running.token, self.clock.now()));
             if let Some(call) = &mut running.call {
-                call(&firing);
+                call.call(&firing);
             }
         }
         // A select in a callback has counted as a turn.
@@ -376,7 +376,7 @@ impl Core {
         node.count();
         let scheduled = Time::from_nanos(node.deadline.get());
         let token = chunk.token(slot);
-        let call = chunk.callbacks.of(slot).borrow_mut().take();
+        let call = chunk.take_callback(slot);
         let id = TimerId { reactor: self.number, token, ticker: false };
         Some((Running { chunk, slot, token, call }, CallbackContext { handle, id, scheduled }))
     }

@@ -19,6 +19,7 @@ use super::parts::asks::{Ask, Asks, PlaceId};
 use super::parts::callbacks::Callbacks;
 use super::parts::channels::Channels;
 use super::parts::clock::TurnClock;
+use super::parts::closure::{Argument, Closure};
 use super::parts::counters::{Counters, add};
 use super::parts::fds::Fds;
 use super::parts::heap::NEVER;
@@ -176,7 +177,14 @@ pub(crate) enum Post {
 }
 
 /// A callback's closure.
-pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
+pub(crate) type CallbackFn = Closure<Calls>;
+
+/// The type of the argument of [`CallbackFn`].
+pub(crate) enum Calls {}
+
+impl Argument for Calls {
+    type With<'a> = CallbackContext<'a>;
+}
 
 /// The argument of a callback: the reactor's [`Handle`], to which it derefs, and the callback's own
 /// timer.
@@ -427,10 +435,15 @@ impl Core {
             }
             _ => table.heap.insert(&table.slots, node, slot, deadline, seq),
         }
-        // The deadline is the only new key.
+        self.came_in(deadline);
+        matches!(state, State::Armed | State::Ready)
+    }
+
+    /// Notes the only new key of the timer queue.
+    #[inline]
+    pub(super) fn came_in(&self, deadline: u64) {
         self.timers.next_due.set(self.timers.next_due.get().min(deadline));
         self.tell_outer(deadline);
-        matches!(state, State::Armed | State::Ready)
     }
 
     /// Clears a pending arm or expiry. Returns true if there was one.
@@ -482,37 +495,61 @@ impl Core {
         }
     }
 
+    /// Frees a slot whose owner is dropped, unless the reactor is gone or keeps the slot.
+    #[inline(never)]
+    pub(super) fn drop_slot(chunk: &Chunk<Core>, slot: u32) {
+        let core = &chunk.owner;
+        if !core.closed.get() && !chunk.node(slot).is(Flag::Detached) {
+            core.release(chunk, slot);
+        }
+    }
+
     /// Frees a slot, and everything that belongs to it.
+    #[inline]
     pub(super) fn release(&self, chunk: &Chunk<Core>, slot: u32) {
-        let call = {
-            let table = &mut *self.table.borrow_mut();
-            match chunk.node(slot).state.get() {
-                State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
-                State::Ready => table.unready(slot),
-                State::Ended => table.ended.remove(&table.slots, slot),
-                State::Idle | State::Free => {}
+        if chunk.node(slot).site.get().is_timer() {
+            self.free(&mut self.table.borrow_mut(), chunk, slot);
+        } else {
+            self.release_other(chunk, slot);
+        }
+    }
+
+    /// [`release`](Self::release) of a slot that is no one-shot timer's.
+    #[inline(never)]
+    fn release_other(&self, chunk: &Chunk<Core>, slot: u32) {
+        if chunk.forget(slot) {
+            self.channels.borrow_mut().unregister(chunk.node(slot), slot);
+            if chunk.node(slot).is(Flag::Once) {
+                self.fds.told_once.set(self.fds.told_once.get() - 1);
             }
-            if chunk.forget(slot) {
-                self.channels.borrow_mut().unregister(chunk.node(slot), slot);
-                if chunk.node(slot).is(Flag::Once) {
-                    self.fds.told_once.set(self.fds.told_once.get() - 1);
-                }
-            }
-            let call = (chunk.take_callback(slot), chunk.take_bell(slot));
-            if chunk.node(slot).is(Flag::Callback) {
-                self.callbacks.live.set(self.callbacks.live.get() - 1);
-            }
-            if self.prioritised.get() > 0 {
-                self.set_priority(chunk, slot, Priority::Normal);
-            }
-            if table.slots.free(slot) && table.is_sparse() {
-                self.set_untidy();
-            }
-            self.timers.next_due.set(table.heap.first());
-            call
-        };
+        }
+        let call = (chunk.take_callback(slot), chunk.take_bell(slot));
+        if chunk.node(slot).is(Flag::Callback) {
+            self.callbacks.live.set(self.callbacks.live.get() - 1);
+        }
+        self.free(&mut self.table.borrow_mut(), chunk, slot);
         // Nothing is borrowed here: the closure may own any value, and is dropped with it.
         drop(call);
+    }
+
+    /// Takes a slot out of its queue or list, and gives it back.
+    #[inline(always)]
+    fn free(&self, table: &mut ReactorTable, chunk: &Chunk<Core>, slot: u32) {
+        match chunk.node(slot).state.get() {
+            State::Idle | State::Free => {}
+            State::Armed | State::Stopped => {
+                table.heap.remove(&table.slots, slot);
+                self.timers.next_due.set(table.heap.first());
+            }
+            State::Ready => table.unready(slot),
+            State::Ended => table.ended.remove(&table.slots, slot),
+        }
+        if self.prioritised.get() > 0 {
+            self.set_priority(chunk, slot, Priority::Normal);
+        }
+        if table.slots.free(chunk, slot) && table.is_sparse() {
+            self.set_untidy();
+        }
     }
 }
 

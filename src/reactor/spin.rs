@@ -85,8 +85,8 @@ impl Core {
         let mut rehearsal = self.rehearsal.borrow_mut();
         let Rehearsal { table, chunk, slot } = rehearsal.get_or_insert_with(|| {
             let mut table = Box::new(ReactorTable::new());
-            let slot = table.slots.allocate(self, Default::default());
-            Rehearsal { chunk: table.slots.chunk(slot).clone(), table, slot }
+            let (chunk, slot) = table.slots.allocate(self, Default::default());
+            Rehearsal { table, chunk, slot }
         });
         let swap = |table: &mut ReactorTable| std::mem::swap(&mut *self.table.borrow_mut(), table);
         let (due, put_off) = (self.timers.next_due.get(), self.timers.put_off.get());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::keyed;
-use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind, TimerId};
+use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, TimerId};
 use crate::sys::{PointInTime, Time};
 
 /// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
@@ -53,7 +53,8 @@ impl Handle {
     /// the reactor at the latest. On a reactor that has been dropped, the call drops `f`.
     ///
     /// # Cost
-    /// Allocates the closure. Resetting and running do not allocate.
+    /// Allocates the closure if it holds more than a word, as one `Rc` or one `u32`. Resetting and
+    /// running do not allocate.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -78,9 +79,8 @@ impl Handle {
         d: Duration,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
-        let callback = self.callback(Box::new(f));
-        callback.reset(d);
-        callback
+        let at = self.core.clock.count_from(d) + d;
+        Callback { slot: Slot::calling(self, at, CallbackFn::new(f)) }
     }
 
     /// [`call_after`](Self::call_after) at a point in time, a [`Time`] or an
@@ -103,16 +103,7 @@ impl Handle {
         t: impl PointInTime,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
-        let callback = self.callback(Box::new(f));
-        callback.reset_at(t);
-        callback
-    }
-
-    #[track_caller]
-    fn callback(&self, f: CallbackFn) -> Callback {
-        let slot = Slot::new(self, SourceKind::Callback);
-        slot.set_callback(f);
-        Callback { slot }
+        Callback { slot: Slot::calling(self, t.into(), CallbackFn::new(f)) }
     }
 }
 

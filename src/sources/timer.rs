@@ -83,9 +83,7 @@ impl Handle {
     /// ```
     #[track_caller]
     pub fn after(&self, d: Duration) -> Timer {
-        let timer = self.timer();
-        timer.reset(d);
-        timer
+        Timer { slot: Slot::armed_after(self, SourceKind::Timer, d) }
     }
 
     /// A timer that fires at `t`, a [`Time`] or an [`Instant`](std::time::Instant). A past time is
@@ -103,9 +101,7 @@ impl Handle {
     /// ```
     #[track_caller]
     pub fn at(&self, t: impl PointInTime) -> Timer {
-        let timer = self.timer();
-        timer.reset_at(t);
-        timer
+        Timer { slot: Slot::armed(self, SourceKind::Timer, t.into()) }
     }
 
     /// A timer that is not armed. It fires after a [`reset`](Timer::reset).

@@ -19,7 +19,7 @@ const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor"
 /// Documentation only, in no layer: it names what users name.
 const GUIDE: &str = "guide";
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
-const REACTOR: [&str; 40] = [
+const REACTOR: [&str; 41] = [
     "models",
     "mod",
     "one_thread",
@@ -58,6 +58,7 @@ const REACTOR: [&str; 40] = [
     "parts/asks",
     "parts/callbacks",
     "parts/clock",
+    "parts/closure",
     "parts/timer_id",
     "parts/priority",
 ];

@@ -1,8 +1,15 @@
 //! The workload of libuv's benchmark of a million timers: n timers, 1,000 to a millisecond, are
 //! started, all fire, and are dropped. The figure is CPU time of the thread, because most of the
 //! second is a sleep.
+//!
+//! libuv's program allocates its timers, looks at the clock and starts them. So its figure has the
+//! page faults of timers and queue. Rows without `warm` measure that: each slice is a new process.
+//! In rows with `warm` each contestant keeps its loop and its memory from slice to slice. Ours is a
+//! reactor and a vector of handles, that of a peer in C is a loop and an array of timers.
 
 use std::cell::Cell;
+use std::env;
+use std::process::Command;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,60 +18,130 @@ use pollmux::{Callback, Events, Reactor, Source, Timer};
 use tokio_util::time::DelayQueue;
 
 use crate::measure::{Contestant, Run, Sample};
-use crate::native::{self, IN_C, Peer};
+use crate::native::{self, IN_C, Peer, Process};
 use crate::raw::thread_cpu_time;
-use crate::row::{Bound, Family, Scale, row};
+use crate::row::{Bound, Family, Scale, Spec, row};
 
 const STEPS: [&str; 3] = ["start", "fire", "drop"];
+/// Our two ways: the end of the names of rows, and the description.
+const WAYS: [(&str, &str); 2] = [("wait", "`wait`"), ("callback", "callbacks")];
 const PEERS: [&str; 3] = ["libev", "libuv", "libevent"];
 /// Peers with other guarantees. The first keeps no order within a ms, the second fires on other
 /// threads.
 const OTHERS: [&str; 2] = ["tokio-util DelayQueue", "Go AfterFunc"];
 
 pub fn families() -> Vec<Family> {
-    let mut rows = Vec::new();
-    for (i, step) in STEPS.into_iter().enumerate() {
-        let peers = PEERS.map(|peer| format!("{peer} {step}"));
-        let others = OTHERS.map(|peer| format!("{peer} {step}"));
-        let what = ["start a timer", "let it fire and take it", "drop it"][i];
-        for (how, found_by) in [("wait", "`wait`"), ("callback", "callbacks")] {
-            let about = format!(
-                "A million timers, 1,000 to a ms: {what}. CPU time a timer, {found_by}; libev and \
-                 the others call callbacks."
-            );
-            let ours = format!("pollmux {how} {step}");
+    let new = rows("", &OTHERS, |what, found_by| {
+        format!(
+            "A million timers, 1,000 to a ms, in a new process: {what}. CPU time a timer, page \
+             faults included, as in libuv's program; {found_by}; libev and the others call \
+             callbacks."
+        )
+    });
+    let warm = rows("/warm", &[], |what, found_by| {
+        format!(
+            "The same in a loop that has done so before and keeps its memory, as its peers do: \
+             {what}. CPU time a timer, no page faults; {found_by}."
+        )
+    });
+    vec![
+        Family::new(in_new_processes, new).slices((1, 1), (3, 9)),
+        Family::new(kept, warm).slices((1, 1), (3, 9)),
+    ]
+}
+
+/// Returns a row for each step and each of our ways.
+fn rows(
+    end: &str,
+    others: &[&str],
+    about: impl Fn(&str, &str) -> String + Copy,
+) -> impl Iterator<Item = Spec> {
+    let whats = ["start a timer", "let it fire and take it", "drop it"];
+    STEPS.into_iter().zip(whats).flat_map(move |(step, what)| {
+        WAYS.map(|(way, found_by)| {
+            let of = |peers: &[&str]| -> Vec<String> {
+                peers.iter().map(|peer| format!("{peer} {step}")).collect()
+            };
             let mut spec = row(
-                format!("million/{step}/{how}"),
-                about,
-                &ours,
-                &peers.each_ref().map(|name| &**name),
-            )
-            .beside(&others.each_ref().map(|name| &**name));
+                format!("million/{step}/{way}{end}"),
+                about(what, found_by),
+                &format!("pollmux {way} {step}"),
+                &[],
+            );
+            (spec.peers, spec.beside) = (of(&PEERS), of(others));
             if step != "drop" {
                 spec = spec.gate(Bound::Ratio(1.0 / 1.5)).goal(Bound::Ratio(1.0));
             }
-            rows.push(spec);
-        }
-    }
-    vec![Family::new(contestants, rows).slices((1, 1), (3, 9))]
+            spec
+        })
+    })
 }
 
-fn contestants(scale: Scale) -> Vec<Contestant> {
-    let n = scale.of(20_000, 1_000_000, 1_000_000);
-    let mut all = vec![wait(n), callbacks(n), delay_queue(n)];
+fn timers(scale: Scale) -> usize {
+    scale.of(20_000, 1_000_000, 1_000_000)
+}
+
+/// Contestants that keep their memory from slice to slice.
+fn kept(scale: Scale) -> Vec<Contestant> {
+    let n = timers(scale);
+    let mut all = vec![wait(n), callbacks(n)];
     for peer in IN_C {
-        all.push(in_other(peer, peer.name(), n));
+        let names = three(peer.name());
+        all.push(native::contestant(peer, &names.each_ref().map(|name| &**name), "again", n));
     }
-    all.push(in_other(Peer::Go, "Go AfterFunc", n));
     all
 }
 
-fn in_other(peer: Peer, name: &str, n: usize) -> Contestant {
-    native::contestant(peer, &three(name).each_ref().map(|name| &**name), "million", n)
+/// Contestants that start a process for each slice.
+fn in_new_processes(scale: Scale) -> Vec<Contestant> {
+    let n = timers(scale);
+    let mut all = Vec::new();
+    for name in ["pollmux wait", "pollmux callback", OTHERS[0]] {
+        all.push(of_steps(name, move |_| in_child(name, n)));
+    }
+    for (peer, name) in
+        IN_C.map(|peer| (peer, peer.name())).into_iter().chain([(Peer::Go, OTHERS[1])])
+    {
+        all.push(match peer.program() {
+            Ok(_) => of_steps(name, move |run| {
+                let mut process = Process::start(peer).expect("a peer that starts");
+                process.ask("million", n, run).into_iter().map(Sample::of).collect()
+            }),
+            Err(reason) => Contestant::absent(&three(name).each_ref().map(|name| &**name), reason),
+        });
+    }
+    all
+}
+
+/// Runs one of our contestants in a new process, which prints its figures: [`run_once`].
+fn in_child(name: &str, n: usize) -> Vec<Sample> {
+    let program = env::current_exe().expect("the path of this program");
+    let output = Command::new(program)
+        .args(["--million", name, "--times", &n.to_string()])
+        .output()
+        .expect("this program starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_whitespace().map(|n| Sample::of(n.parse().expect("a number"))).collect()
+}
+
+/// Runs a contestant once with `n` timers, for the child process `--million NAME --times N`, and
+/// prints its figures.
+pub fn run_once(name: &str, n: usize) {
+    let mut contestant = match name {
+        "pollmux wait" => wait(n),
+        "pollmux callback" => callbacks(n),
+        _ => delay_queue(n),
+    };
+    contestant.run(Run::Times(1)).iter().for_each(|sample| println!("{}", sample.value));
 }
 
 fn three(name: &str) -> [String; 3] {
     STEPS.map(|step| format!("{name} {step}"))
+}
+
+/// Makes a contestant with a name for each step.
+fn of_steps(name: &str, run: impl FnMut(Run) -> Vec<Sample> + 'static) -> Contestant {
+    Contestant::several(&three(name).each_ref().map(|name| &**name), run)
 }
 
 /// Makes a contestant of three steps, each of which returns the input of the next one.
@@ -75,7 +152,7 @@ fn contestant<S: 'static, F: 'static>(
     fire: impl Fn(S) -> F + 'static,
     end: impl Fn(F) + 'static,
 ) -> Contestant {
-    Contestant::several(&three(name).each_ref().map(|name| &**name), move |_: Run| {
+    of_steps(name, move |_| {
         let a = thread_cpu_time();
         let started = start();
         let b = thread_cpu_time();
@@ -88,9 +165,16 @@ fn contestant<S: 'static, F: 'static>(
     })
 }
 
-/// Returns the delays: 1 ms a thousand times, then 2 ms a thousand times, and so on.
+/// Returns the delays: 1 ms a thousand times, then 2 ms a thousand times, and so on. Computed as in
+/// the C program.
 fn delays(n: usize) -> impl Iterator<Item = Duration> {
-    (0..n as u64).map(|i| Duration::from_millis(i / 1_000 + 1))
+    let mut delay = Duration::ZERO;
+    (0..n).map(move |i| {
+        if i % 1_000 == 0 {
+            delay += Duration::from_millis(1);
+        }
+        delay
+    })
 }
 
 fn wait(n: usize) -> Contestant {
@@ -127,7 +211,7 @@ fn wait(n: usize) -> Contestant {
 type Place<T> = Rc<Cell<Vec<T>>>;
 
 /// Makes the place for a vector of `n` handles, twice. Like the timers of the peers in C, it exists
-/// before the clock starts. After the first round its pages exist, too.
+/// before the clock starts. After the first slice its pages exist, too.
 fn vector<T>(n: usize) -> (Place<T>, Place<T>) {
     let place = Rc::new(Cell::new(Vec::with_capacity(n)));
     (place.clone(), place)

@@ -9,7 +9,7 @@ mod http;
 mod kernel;
 pub mod lateness;
 mod micro;
-mod million;
+pub mod million;
 mod rearm;
 mod threads;
 pub mod trips;

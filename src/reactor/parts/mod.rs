@@ -11,6 +11,7 @@
 //! | `clock.rs` | the time as a turn sees it |
 //! | `channels.rs` | registered channels: which are asked for their marks |
 //! | `fds.rs` | registered fds: what was found and what was told |
+//! | `closure.rs` | a closure, stored in place if it is small |
 //! | `callbacks.rs` | which callbacks are live, and which a turn has called |
 //! | `mailbox.rs` | posts of other threads |
 //! | `asks.rs` | requests of other threads for timers, which coalesce |
@@ -23,6 +24,7 @@ pub(crate) mod asks;
 pub(crate) mod callbacks;
 pub(crate) mod channels;
 pub(crate) mod clock;
+pub(crate) mod closure;
 pub(crate) mod counters;
 pub(crate) mod fds;
 pub(crate) mod heap;

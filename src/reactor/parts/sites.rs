@@ -102,6 +102,12 @@ impl SiteId {
         KindNumber(self.0 as u8 & ((1 << KIND_BITS) - 1))
     }
 
+    /// Returns true for a source that is its record, its place in a list, a key and a priority.
+    #[inline]
+    pub(crate) fn is_timer(self) -> bool {
+        self.kind_number() == KindNumber(SourceKind::Timer as u8)
+    }
+
     fn number(self) -> usize {
         usize::from(self.0 >> KIND_BITS)
     }
@@ -120,7 +126,7 @@ impl KindNumber {
 impl_fmt!(Debug, [] KindNumber, |it, f| write!(f, "{:?}", it.kind()));
 
 type Location = &'static std::panic::Location<'static>;
-type Site = (Location, SourceKind);
+pub(crate) type Site = (Location, SourceKind);
 
 /// The numbers that were given out.
 #[derive(Debug, Default)]
@@ -128,9 +134,9 @@ pub(crate) struct Sites {
     /// By kind.
     locations: [Vec<Location>; KINDS.len()],
     index: HashMap<Site, SiteId>,
-    /// The last site that hashed to each place, by its address: the one in a loop is found without
-    /// a hash of its file name.
-    recent: [Option<(Site, SiteId)>; RECENT],
+    /// The address of the last location that hashed to each place, and its number. So the site in
+    /// a loop is found without a hash of its file name. An address of zero stands for no location.
+    recent: [(usize, SiteId); RECENT],
 }
 
 const RECENT: usize = 16;
@@ -139,10 +145,13 @@ impl Sites {
     /// The number of a call site. Allocates the first time that it is seen.
     #[inline]
     pub(crate) fn of(&mut self, site: Site) -> SiteId {
-        let place = (&raw const *site.0 as usize >> 3 ^ site.1 as usize) % RECENT;
-        match self.recent[place] {
-            Some(((location, kind), id)) if std::ptr::eq(location, site.0) && kind == site.1 => id,
-            _ => self.of_other(site, place),
+        let (address, kind) = (&raw const *site.0 as usize, site.1 as u8);
+        let place = (address >> 3 ^ usize::from(kind)) % RECENT;
+        let (recent, id) = self.recent[place];
+        if recent == address && id.kind_number() == KindNumber(kind) {
+            id
+        } else {
+            self.of_other(site, place)
         }
     }
 
@@ -155,7 +164,7 @@ impl Sites {
         if id == next && next.number() > 0 {
             locations.push(location);
         }
-        self.recent[place] = Some((site, id));
+        self.recent[place] = (&raw const *location as usize, id);
         id
     }
 

@@ -1,23 +1,35 @@
 //! The slot of a callback.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::Slot;
-use crate::reactor::core::CallbackFn;
+use crate::reactor::core::{CallbackFn, Handle};
+use crate::reactor::parts::sites::SourceKind;
 use crate::reactor::parts::slots::Flag;
+use crate::sys::Time;
 use crate::wake::Bell;
 
 impl Slot {
-    /// Makes the slot's expiry a call of this closure.
-    pub(crate) fn set_callback(&self, call: CallbackFn) {
-        if self.is_inert() {
-            return;
+    /// Makes a slot that is armed for `t`, and whose expiry is a call of this closure.
+    #[track_caller]
+    #[inline(never)]
+    pub(crate) fn calling(handle: &Handle, t: Time, call: CallbackFn) -> Slot {
+        if handle.is_closed() {
+            return Slot::inert(&handle.core);
         }
-        if !self.node().is(Flag::Callback) {
-            self.node().set(Flag::Callback, true);
-            self.core().callbacks.live.set(self.core().callbacks.live.get() + 1);
-        }
-        *self.chunk.callbacks.of(self.slot).borrow_mut() = Some(call);
+        let slot = Slot::arm_new(&handle.core, (Location::caller(), SourceKind::Callback), t);
+        slot.put_callback(call);
+        slot
+    }
+
+    /// Stores the first closure of the slot.
+    #[inline]
+    fn put_callback(&self, call: CallbackFn) {
+        let live = &self.core().callbacks.live;
+        live.set(live.get() + 1);
+        self.node().set(Flag::Callback, true);
+        self.chunk.put_callback(self.slot, Some(call));
     }
 
     /// Makes the slot's expiry, or a ring of `bell`, a call that comes once at the most.
@@ -25,8 +37,8 @@ impl Slot {
         self.node().set(Flag::Once, true);
         if !self.is_inert() {
             *self.chunk.bells.of(self.slot).borrow_mut() = Some(bell);
+            self.put_callback(call);
         }
-        self.set_callback(call);
     }
 
     /// Returns true if the slot has a closure that does not run now.

@@ -15,10 +15,11 @@ use std::time::Duration;
 use super::core::{Core, Handle};
 use super::parts::counters::add;
 use super::parts::priority::Priority;
-use super::parts::sites::SourceKind;
+use super::parts::sites::{Site, SourceKind};
 use super::parts::slots::{Chunk, Flag, Node, PATIENCE, Slots, State};
 use super::parts::table::Table;
 use super::parts::timer_id::TimerId;
+use super::parts::timers::next_seq;
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
@@ -60,16 +61,43 @@ impl Slot {
             return Slot::inert(core);
         }
         let Table { slots, sites, .. } = &mut *core.table.borrow_mut();
-        let slot = slots.allocate(core, sites.of((Location::caller(), kind)));
-        Slot { chunk: slots.chunk(slot).clone(), slot }
+        let (chunk, slot) = slots.allocate(core, sites.of((Location::caller(), kind)));
+        Slot { chunk, slot }
+    }
+
+    /// A slot that is armed for `t`, for a source that the caller's caller makes:
+    /// [`new`](Self::new) and [`arm`](Self::arm) in one pass.
+    #[track_caller]
+    #[inline(never)]
+    pub(crate) fn armed(handle: &Handle, kind: SourceKind, t: Time) -> Slot {
+        if handle.core.closed.get() {
+            return Slot::inert(&handle.core);
+        }
+        Slot::arm_new(&handle.core, (Location::caller(), kind), t)
+    }
+
+    /// A new slot of a reactor that is not closed, armed for `t`.
+    #[inline(always)]
+    fn arm_new(core: &Rc<Core>, site: Site, t: Time) -> Slot {
+        let Table { slots, sites, heap, .. } = &mut *core.table.borrow_mut();
+        let (chunk, slot) = slots.allocate(core, sites.of(site));
+        heap.insert(slots, chunk.node(slot), slot, t.as_nanos(), next_seq());
+        core.came_in(t.as_nanos());
+        Slot { chunk, slot }
+    }
+
+    /// [`armed`](Self::armed) for `d` from the real now.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn armed_after(handle: &Handle, kind: SourceKind, d: Duration) -> Slot {
+        Slot::armed(handle, kind, handle.core.clock.count_from(d) + d)
     }
 
     /// A slot of a reactor that is gone: in a chunk of its own, which nothing looks at.
     #[cold]
     pub(in crate::reactor) fn inert(core: &Rc<Core>) -> Slot {
-        let mut slots = Slots::new();
-        let slot = slots.allocate(core, Default::default());
-        Slot { chunk: slots.chunk(slot).clone(), slot }
+        let (chunk, slot) = Slots::new().allocate(core, Default::default());
+        Slot { chunk, slot }
     }
 
     #[inline]
@@ -258,10 +286,8 @@ impl Slot {
 }
 
 impl Drop for Slot {
+    #[inline]
     fn drop(&mut self) {
-        let core = self.core();
-        if !core.closed.get() && !self.node().is(Flag::Detached) {
-            core.release(&self.chunk, self.slot);
-        }
+        Core::drop_slot(&self.chunk, self.slot);
     }
 }

@@ -148,6 +148,7 @@ impl Heap {
     }
 
     /// Puts the `Idle` record of a slot in.
+    #[inline]
     pub(crate) fn insert<O: Owner>(
         &mut self,
         slots: &Slots<O>,
@@ -158,11 +159,22 @@ impl Heap {
     ) {
         debug_assert_eq!(node.state.get(), State::Idle);
         write(node, deadline, seq);
+        let entry = Entry::new(deadline, slot, seq);
         let half = (seq >> 32) as u32;
+        if self.half == Some(half) && self.run.takes(entry) {
+            node.pos.set(IN_RUN | self.run.push_last(entry));
+        } else {
+            self.insert_other(slots, node, entry, half);
+        }
+    }
+
+    /// [`insert`](Self::insert) of an entry that needs more than a place behind the last one.
+    #[inline(never)]
+    fn insert_other<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry, half: u32) {
         if self.half != Some(half) {
             self.half = (self.entries() == 0).then_some(half);
         }
-        self.enter(slots, node, Entry::new(deadline, slot, seq));
+        self.enter(slots, node, entry);
     }
 
     /// Puts the entry of a record into the run or into the heap.

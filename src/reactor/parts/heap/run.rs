@@ -134,6 +134,24 @@ impl Run {
         self.blocks.reserve(blocks.saturating_sub(self.blocks.len()));
     }
 
+    /// Returns true if the run is not empty, ends within a block, and its last entry comes before
+    /// this one by key and low sequence.
+    #[inline]
+    pub(super) fn takes(&self, entry: Entry) -> bool {
+        self.begin != self.end && self.end % BLOCK as u32 != 0 && entry.order() >= self.last.order()
+    }
+
+    /// [`push`](Self::push) of an entry that the run [`takes`](Self::takes).
+    #[inline]
+    pub(super) fn push_last(&mut self, entry: Entry) -> u32 {
+        let number = self.end;
+        self.last = entry;
+        *self.entry(number) = entry;
+        // No overflow, because the number is within a block.
+        self.end = number + 1;
+        number
+    }
+
     /// Puts an entry at the end. Returns its number.
     #[inline]
     pub(super) fn push(&mut self, entry: Entry) -> u32 {

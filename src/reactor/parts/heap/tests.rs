@@ -68,7 +68,7 @@ impl Queue {
     }
 
     fn create(&mut self) -> u32 {
-        self.slots.allocate(&self.owner, Default::default())
+        self.slots.allocate(&self.owner, Default::default()).1
     }
 
     fn arm(&mut self, slot: u32, deadline: u64) {
@@ -99,7 +99,8 @@ impl Queue {
             State::Ready => self.ready.remove(&self.slots, slot),
             _ => {}
         }
-        self.slots.free(slot);
+        let chunk = self.slots.chunk(slot).clone();
+        self.slots.free(&chunk, slot);
     }
 
     /// Expires in pieces of `budget` and gives the slots in the order in which they became ready.

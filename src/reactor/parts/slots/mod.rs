@@ -86,36 +86,37 @@ impl<O: Owner> Slots<O> {
         }
     }
 
-    /// Takes a free slot, and makes it `Idle`. Allocates one chunk when there is no free slot.
-    pub(crate) fn allocate(&mut self, owner: &Rc<O>, site: SiteId) -> u32 {
+    /// Takes a free slot, and makes it `Idle`. Returns its chunk and its number. Allocates a chunk
+    /// when there is no free slot.
+    #[inline(always)]
+    pub(crate) fn allocate(&mut self, owner: &Rc<O>, site: SiteId) -> (Rc<Chunk<O>>, u32) {
         if self.partial.first == NONE {
             self.use_idle(owner);
         }
-        let chunk = &*self.chunks[self.partial.first as usize];
+        let chunk = self.chunks[self.partial.first as usize].clone();
         let slot = chunk.free.get();
         let node = chunk.node(slot);
         debug_assert_eq!(node.state.get(), State::Free);
-        node.state.set(State::Idle);
-        node.flags.set(0);
-        node.fired.set(0);
-        node.site.set(site);
-        chunk.free.set(node.pos.replace(NONE));
+        let next_free = node.begin(site);
+        chunk.free.set(next_free);
         chunk.used.set(chunk.used.get() + 1);
         self.live += 1;
-        if chunk.free.get() == NONE {
+        if next_free == NONE {
             self.unlink_full();
         }
-        slot
+        (chunk, slot)
     }
 
     /// Takes the first chunk out of its list: it has no free slot any more.
     #[cold]
+    #[inline(never)]
     fn unlink_full(&mut self) {
         self.unlink(self.partial.first, |slots| &mut slots.partial);
     }
 
     /// Takes slots from an idle chunk, or from a new one.
     #[cold]
+    #[inline(never)]
     fn use_idle(&mut self, owner: &Rc<O>) {
         let number = if self.idle.first == NONE {
             self.grow(owner)
@@ -169,9 +170,10 @@ impl<O: Owner> Slots<O> {
         number
     }
 
-    /// Gives a slot back that nothing refers to any more. Returns true if its chunk is idle now.
-    pub(crate) fn free(&mut self, slot: u32) -> bool {
-        let chunk = &*self.chunks[slot as usize / CHUNK];
+    /// Gives a slot of a chunk back that nothing refers to any more. Returns true if the chunk is
+    /// idle now.
+    #[inline]
+    pub(crate) fn free(&mut self, chunk: &Chunk<O>, slot: u32) -> bool {
         let node = chunk.node(slot);
         debug_assert_eq!(node.state.get(), State::Idle);
         node.state.set(State::Free);
@@ -182,8 +184,9 @@ impl<O: Owner> Slots<O> {
             return false;
         }
         chunk.newest.set(chunk.newest.get().max(generation));
-        node.pos.set(chunk.free.replace(slot));
-        let (was_full, used) = (node.pos.get() == NONE, chunk.used.get() - 1);
+        let next_free = chunk.free.replace(slot);
+        node.pos.set(next_free);
+        let (was_full, used) = (next_free == NONE, chunk.used.get() - 1);
         chunk.used.set(used);
         if was_full || used == 0 {
             self.relink(slot / CHUNK as u32, was_full, used == 0);
@@ -193,6 +196,7 @@ impl<O: Owner> Slots<O> {
 
     /// Links a chunk that has a free slot again, or that has only free slots now.
     #[cold]
+    #[inline(never)]
     fn relink(&mut self, number: u32, was_full: bool, is_idle: bool) {
         if is_idle {
             if !was_full {

@@ -93,6 +93,17 @@ impl Node {
         self.flags.get() & (Flag::Callback as u8 | Flag::Once as u8) != 0
     }
 
+    /// Makes a `Free` record `Idle`, for a new source. Returns the next free slot.
+    #[inline]
+    pub(super) fn begin(&self, site: SiteId) -> u32 {
+        self.fired.set(0);
+        self.site.set(site);
+        self.state.set(State::Idle);
+        self.flags.set(0);
+        self.pos.replace(NONE)
+    }
+
+    #[inline]
     pub(crate) fn set(&self, flag: Flag, on: bool) {
         let others = self.flags.get() & !(flag as u8);
         self.flags.set(if on { others | flag as u8 } else { others });
@@ -127,8 +138,16 @@ impl<T: Default> Column<T> {
 
     /// Returns the field of `slot`. Allocates when a field of the chunk is first asked for.
     pub(crate) fn of(&self, slot: u32) -> &T {
-        let column = self.0.get_or_init(|| Box::new(std::array::from_fn(|_| T::default())));
+        let column = self.0.get_or_init(Column::make);
         &column[slot as usize % CHUNK]
+    }
+
+    /// Makes the fields where they stay: an array would be made on the stack and copied.
+    #[cold]
+    #[inline(never)]
+    fn make() -> Box<[T; CHUNK]> {
+        let fields: Box<[T]> = (0..CHUNK).map(|_| T::default()).collect();
+        fields.try_into().unwrap_or_else(|_| unreachable!("a field for each slot"))
     }
 
     /// Returns the field of `slot`, if a field of the chunk was ever asked for.
@@ -171,7 +190,7 @@ pub(crate) struct Chunk<O: Owner> {
     /// The records of sources that are fds.
     pub(crate) fds: Column<FdRecord>,
     /// The closures of callbacks, while they are not running.
-    pub(crate) callbacks: Column<RefCell<Option<O::Callback>>>,
+    pub(super) callbacks: Column<Cell<Option<O::Callback>>>,
     /// The bells that make callbacks due.
     pub(crate) bells: Column<RefCell<Option<Arc<Bell>>>>,
 }
@@ -218,6 +237,7 @@ impl<O: Owner> Chunk<O> {
         &self.nodes[slot as usize % CHUNK]
     }
 
+    #[inline]
     pub(crate) fn set_key(&self, slot: u32, key: u64) {
         self.keys.of(slot).set(key);
         self.node(slot).set(Flag::Keyed, true);
@@ -258,12 +278,26 @@ impl<O: Owner> Chunk<O> {
 
     /// Returns true if there is a closure that does not run now.
     pub(crate) fn has_callback(&self, slot: u32) -> bool {
-        self.callbacks.get(slot).is_some_and(|call| call.borrow().is_some())
+        let Some(place) = self.callbacks.get(slot) else { return false };
+        let call = place.take();
+        let has = call.is_some();
+        place.set(call);
+        has
     }
 
     /// Takes the closure of a callback, unless it runs.
+    #[inline]
     pub(crate) fn take_callback(&self, slot: u32) -> Option<O::Callback> {
-        self.callbacks.get(slot)?.borrow_mut().take()
+        self.callbacks.get(slot)?.take()
+    }
+
+    /// Stores the closure of a callback that has none.
+    #[inline]
+    pub(crate) fn put_callback(&self, slot: u32, call: Option<O::Callback>) {
+        let before = self.callbacks.of(slot).replace(call);
+        debug_assert!(before.is_none());
+        // Without this the compiler would look for a closure to drop.
+        std::mem::forget(before);
     }
 
     /// Returns the bell that makes the callback due.

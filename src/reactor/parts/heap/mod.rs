@@ -281,8 +281,12 @@ impl Heap {
         let entry = Entry::new(deadline, slot, seq);
         if pos & IN_RUN == 0 {
             let index = pos as usize;
-            if deadline < self.get(index).key || other_half {
+            if other_half {
                 self.place(slots, index, entry);
+                self.trim();
+            } else if deadline < self.get(index).key {
+                // Not down: the children would be a look at memory for nothing.
+                self.sift_up(slots, index, entry);
                 self.trim();
             }
         } else if deadline < self.run.get(pos).key || other_half {

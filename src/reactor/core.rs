@@ -410,8 +410,7 @@ impl Core {
         let node = chunk.node(slot);
         let seq = next_seq();
         let deadline = t.as_nanos();
-        let same_half = (node.seq.get() ^ seq) >> 32 == 0;
-        if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
+        if node.state.get() == State::Armed && deadline >= node.deadline.get() {
             node.deadline.set(deadline);
             node.seq.set(seq);
             return true;
@@ -421,6 +420,20 @@ impl Core {
 
     #[inline(never)]
     fn arm_slow(chunk: &Chunk<Core>, slot: u32, deadline: u64, seq: u64) -> bool {
+        let (core, node) = (&*chunk.owner, chunk.node(slot));
+        // A record of a closed reactor is not `Armed`.
+        if node.state.get() == State::Armed && !core.outer.embedded.get() {
+            let pulled = core.table.borrow_mut().heap.pull(node, slot, deadline, seq);
+            if pulled {
+                core.timers.next_due.set(core.timers.next_due.get().min(deadline));
+                return true;
+            }
+        }
+        Core::arm_otherwise(chunk, slot, deadline, seq)
+    }
+
+    #[inline(never)]
+    fn arm_otherwise(chunk: &Chunk<Core>, slot: u32, deadline: u64, seq: u64) -> bool {
         let (core, node) = (&*chunk.owner, chunk.node(slot));
         if core.closed.get() {
             return false;

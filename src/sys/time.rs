@@ -1,8 +1,8 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
 //! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. On macOS it is on `CLOCK_UPTIME_RAW`, as `Instant`
-//! is there. An [`Instant`](std::time::Instant) is the same clock behind an opaque type: `instant.rs`
-//! turns each into the other.
+//! is there. An `Instant` is the same clock behind an opaque type: `instant.rs` turns each into the
+//! other.
 
 use std::fmt;
 use std::io;

@@ -941,7 +941,7 @@ fn the_memory_of_dropped_sources_shrinks() {
             let (sim, reactor) = simulated();
             let kept = reactor.after(HOUR * 2);
             let before = live();
-            let sources = make(&reactor, support::rounds(BURST / 4));
+            let sources = make(&reactor, support::rounds(3 * BURST / 8));
             let height = live();
             drop(sources);
             pass(&sim, &reactor);
@@ -964,9 +964,9 @@ fn the_timer_queue_shrinks_when_timers_have_fired() {
         reactor.sleep_blocking(ms(10)).unwrap();
         assert!(timers.iter().all(|timer| timer.try_take().is_some()));
         pass(&sim, &reactor);
-        // 16 bytes each, and those of 64 KiB are kept.
+        // 12 bytes each, and those of 64 KiB are kept.
         let given_back = height - live();
-        assert!(given_back > 16 * BURST as isize - RETAINED, "{way}: {given_back}");
+        assert!(given_back > 12 * BURST as isize - RETAINED, "{way}: {given_back}");
         for timer in &timers {
             timer.reset(ms(1));
         }

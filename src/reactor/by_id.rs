@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::core::Handle;
+use super::core::{Core, Handle};
 use super::parts::asks::Ask;
 use super::parts::slots::{Flag, State};
 use super::parts::timer_id::{TimerError, TimerId};
@@ -33,7 +33,7 @@ impl Handle {
         let slot = self.timer_slot(id)?;
         let core = &self.core;
         let chunk = core.table.borrow().slots.chunk(slot).clone();
-        let stopped = core.stop(&chunk, slot);
+        let stopped = Core::stop(&chunk, slot);
         if stopped && chunk.node(slot).is(Flag::Detached) && chunk.has_callback(slot) {
             core.release(&chunk, slot);
         }
@@ -73,7 +73,7 @@ impl Handle {
     pub fn reset_timer_at(&self, id: TimerId, t: impl PointInTime) -> Result<bool, TimerError> {
         let slot = self.timer_slot(id)?;
         let chunk = self.core.table.borrow().slots.chunk(slot).clone();
-        Ok(self.core.arm(&chunk, slot, t.into()))
+        Ok(Core::arm(&chunk, slot, t.into()))
     }
 
     /// Resets a timer to `at`; a ticker gets `period`, ns.

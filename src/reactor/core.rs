@@ -404,27 +404,41 @@ impl Core {
     }
 
     /// Arms a slot for `t`, and clears what was pending. Returns true if an arm or an expiry was
-    /// pending. Two stores for a later deadline.
+    /// pending. Two stores for a later deadline, which reads the record and nothing else.
     #[inline]
-    pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
+    pub(super) fn arm(chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
         let seq = next_seq();
         let deadline = t.as_nanos();
-        let same_half = (node.seq.get() ^ seq) >> 32 == 0;
-        if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
+        if node.state.get() == State::Armed && deadline >= node.deadline.get() {
             node.deadline.set(deadline);
             node.seq.set(seq);
             return true;
         }
-        self.arm_slow(node, slot, deadline, seq)
+        Core::arm_slow(chunk, slot, deadline, seq)
     }
 
     #[inline(never)]
-    pub(super) fn arm_slow(&self, node: &Node, slot: u32, deadline: u64, seq: u64) -> bool {
-        if self.closed.get() {
+    fn arm_slow(chunk: &Chunk<Core>, slot: u32, deadline: u64, seq: u64) -> bool {
+        let (core, node) = (&*chunk.owner, chunk.node(slot));
+        // A record of a closed reactor is not `Armed`.
+        if node.state.get() == State::Armed && !core.outer.embedded.get() {
+            let pulled = core.table.borrow_mut().heap.pull(node, slot, deadline, seq);
+            if pulled {
+                core.timers.next_due.set(core.timers.next_due.get().min(deadline));
+                return true;
+            }
+        }
+        Core::arm_otherwise(chunk, slot, deadline, seq)
+    }
+
+    #[inline(never)]
+    fn arm_otherwise(chunk: &Chunk<Core>, slot: u32, deadline: u64, seq: u64) -> bool {
+        let (core, node) = (&*chunk.owner, chunk.node(slot));
+        if core.closed.get() {
             return false;
         }
-        let table = &mut *self.table.borrow_mut();
+        let table = &mut *core.table.borrow_mut();
         let state = node.state.get();
         if state == State::Ready {
             table.unready(slot);
@@ -435,7 +449,7 @@ impl Core {
             }
             _ => table.heap.insert(&table.slots, node, slot, deadline, seq),
         }
-        self.came_in(deadline);
+        core.came_in(deadline);
         matches!(state, State::Armed | State::Ready)
     }
 
@@ -448,7 +462,7 @@ impl Core {
 
     /// Clears a pending arm or expiry. Returns true if there was one.
     #[inline]
-    pub(super) fn stop(&self, chunk: &Chunk<Core>, slot: u32) -> bool {
+    pub(super) fn stop(chunk: &Chunk<Core>, slot: u32) -> bool {
         let node = chunk.node(slot);
         match node.state.get() {
             State::Armed => {
@@ -456,11 +470,16 @@ impl Core {
                 true
             }
             State::Ready => {
-                self.table.borrow_mut().unready(slot);
+                Core::stop_ready(chunk, slot);
                 true
             }
             _ => false,
         }
+    }
+
+    #[inline(never)]
+    fn stop_ready(chunk: &Chunk<Core>, slot: u32) {
+        chunk.owner.table.borrow_mut().unready(slot);
     }
 
     /// Takes the expiry of a due timer: returns its deadline, and leaves the slot `Idle`.

@@ -46,6 +46,7 @@ pub(crate) mod closing;
 pub(crate) mod errors;
 pub(crate) mod fence;
 pub(crate) mod fork;
+mod instant;
 mod interest;
 #[cfg(any(kqueue, test))]
 #[cfg_attr(not(kqueue), allow(dead_code))] // tested everywhere

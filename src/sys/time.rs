@@ -1,15 +1,13 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
 //! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. On macOS it is on `CLOCK_UPTIME_RAW`, as `Instant`
-//! is there. An [`Instant`] is the same clock behind an opaque type. Each is turned into the other
-//! through an anchor: one `Instant`, with raw readings before and after it. **Every error on either
-//! way makes a deadline late, never early.**
+//! is there. An `Instant` is the same clock behind an opaque type: `instant.rs` turns each into the
+//! other.
 
 use std::fmt;
 use std::io;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::errors::of_call;
 
@@ -18,6 +16,9 @@ use super::errors::of_call;
 const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 #[cfg(apple)]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+
+/// Nanoseconds in a second.
+pub(super) const NANOS: u64 = 1_000_000_000;
 
 /// A point in time: nanoseconds on `CLOCK_MONOTONIC` (macOS: `CLOCK_UPTIME_RAW`), or on the virtual
 /// clock of a simulated reactor.
@@ -147,7 +148,19 @@ impl BootTime {
 /// A duration in nanoseconds; what does not fit is [`Time::MAX`] away.
 #[inline]
 pub(crate) fn nanos(d: Duration) -> u64 {
-    d.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(d.subsec_nanos()))
+    let secs = d.as_secs();
+    // 272 years, whose nanoseconds fit.
+    if secs >> 33 != 0 {
+        return many_nanos(d);
+    }
+    secs * NANOS + u64::from(d.subsec_nanos())
+}
+
+/// [`nanos`] of any duration.
+#[cold]
+#[inline(never)]
+fn many_nanos(d: Duration) -> u64 {
+    d.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 macro_rules! points {
@@ -216,72 +229,6 @@ impl fmt::Display for Time {
     }
 }
 
-impl From<Instant> for Time {
-    /// The same moment, at most some 30 ns later and never earlier. An `Instant` too far back or
-    /// ahead saturates.
-    #[inline]
-    fn from(instant: Instant) -> Time {
-        let anchor = anchor();
-        match instant.checked_duration_since(anchor.instant) {
-            Some(after) => anchor.latest + after,
-            None => anchor.latest - (anchor.instant - instant),
-        }
-    }
-}
-
-impl From<Time> for Instant {
-    /// The same moment, at most some 30 ns later and never earlier. [`Time::MAX`] is some 584 years
-    /// after the clock's origin.
-    ///
-    /// The `Time` counts as one on `CLOCK_MONOTONIC`. A `Time` of a virtual clock has an `Instant`
-    /// only if that clock [started](crate::Sim::starting_at) at `Time::now()`.
-    ///
-    /// ```
-    /// use pollmux::{Reactor, Time};
-    /// use std::time::{Duration, Instant};
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let timer = reactor.after(Duration::from_secs(1));
-    /// let deadline = Instant::from(timer.deadline().unwrap());
-    /// assert!(deadline <= Instant::now() + Duration::from_secs(1));
-    /// # std::io::Result::Ok(())
-    /// ```
-    fn from(t: Time) -> Instant {
-        let anchor = anchor();
-        // An `Instant` counts seconds with a sign, in 64 bits: nothing overflows.
-        match t.checked_duration_since(anchor.earliest) {
-            Some(after) => anchor.instant + after,
-            None => anchor.instant - (anchor.earliest - t),
-        }
-    }
-}
-
-/// An `Instant`, and the bounds of its `Time`.
-struct Anchor {
-    instant: Instant,
-    earliest: Time,
-    latest: Time,
-}
-
-#[inline]
-fn anchor() -> &'static Anchor {
-    static ANCHOR: OnceLock<Anchor> = OnceLock::new();
-    ANCHOR.get_or_init(|| {
-        // A `Time` that is read after an `Instant` is an upper bound of it, one that is read before
-        // a lower bound. The best of many bounds is still one.
-        let instant = Instant::now();
-        let (mut earliest, mut latest) = (Time::ZERO, Time::MAX);
-        for _ in 0..32 {
-            let before = Instant::now();
-            let time = Time::now();
-            let after = Instant::now();
-            latest = latest.min(time - (before - instant));
-            earliest = earliest.max(time - (after - instant));
-        }
-        Anchor { instant, earliest, latest }
-    })
-}
-
 /// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`],
 /// unless ticks come late.
 ///
@@ -331,7 +278,7 @@ fn unreadable() -> ! {
 
 #[inline]
 fn from_timespec(ts: &libc::timespec) -> u64 {
-    (ts.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(ts.tv_nsec as u64)
+    (ts.tv_sec as u64).wrapping_mul(NANOS).wrapping_add(ts.tv_nsec as u64)
 }
 
 /// The greatest number of seconds that is sure to fit into a `libc::timespec`.
@@ -363,54 +310,6 @@ mod tests {
     #[should_panic(expected = "os error 22")]
     fn a_clock_that_cannot_be_read_does_not_stand_still() {
         read(libc::clockid_t::MAX);
-    }
-
-    #[test]
-    fn an_instant_becomes_the_same_time_or_later_never_earlier() {
-        for _ in 0..10_000 {
-            let before = Time::now();
-            let converted = Time::from(Instant::now());
-            assert!(converted >= before, "{converted:?} is before {before:?}");
-        }
-    }
-
-    #[test]
-    fn an_instant_converts_close_to_the_true_time() {
-        let lag = (0..1_000).map(|_| {
-            let converted = Time::from(Instant::now());
-            converted - Time::now()
-        });
-        assert!(lag.min().unwrap() < Duration::from_micros(1));
-    }
-
-    #[test]
-    fn a_time_becomes_the_same_instant_or_later_never_earlier() {
-        let late = (0..10_000).map(|_| {
-            let before = Instant::now();
-            let converted = Instant::from(Time::now());
-            converted.checked_duration_since(before).expect("not before the reading")
-        });
-        assert!(late.min().unwrap() < Duration::from_micros(1));
-    }
-
-    #[test]
-    fn a_time_there_and_back_is_late_by_at_most_1_us() {
-        for time in [Time::ZERO, Time::now(), Time::now() + Duration::from_secs(1 << 33)] {
-            let back = Time::from(Instant::from(time));
-            assert!(back >= time && back - time < Duration::from_micros(1), "{time:?}, {back:?}");
-        }
-        assert_eq!(Time::from(Instant::from(Time::MAX)), Time::MAX);
-    }
-
-    #[test]
-    fn instants_far_away_saturate() {
-        let now = Instant::now();
-        if let Some(far) = now.checked_add(Duration::from_secs(1 << 40)) {
-            assert_eq!(Time::from(far), Time::MAX);
-        }
-        if let Some(past) = now.checked_sub(Duration::from_secs(1 << 40)) {
-            assert_eq!(Time::from(past), Time::ZERO);
-        }
     }
 
     #[test]

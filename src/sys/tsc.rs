@@ -36,10 +36,16 @@ const MARGIN_PPM: u64 = 1_500;
 /// The counts that reading the clock may take: some 300 ns. An interrupt in between would make the
 /// anchor late by as much.
 const READ_COUNTS: u64 = 1_000;
+/// After so many readings in a row that took longer, the clock does without the counter.
+const LONG_READINGS: u32 = 1_000;
 
 /// See the module's text. `!Sync`: each reactor has its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TscClock {
+    /// The counter may be read, and readings of the clock are short.
+    counts: Cell<bool>,
+    /// The anchors in a row that were none, because the reading was long.
+    long: Cell<u32>,
     /// The counter at the anchor.
     base: Cell<u64>,
     base_ns: Cell<u64>,
@@ -57,18 +63,42 @@ pub(crate) struct TscClock {
 }
 
 impl TscClock {
+    pub(crate) fn new() -> TscClock {
+        TscClock {
+            counts: Cell::new(available()),
+            long: Cell::new(0),
+            base: Cell::new(0),
+            base_ns: Cell::new(0),
+            window: Cell::new(0),
+            full_window: Cell::new(0),
+            rate: Cell::new(0),
+            measured: Cell::new(0),
+            from: Cell::new(None),
+        }
+    }
+
     /// The time now, never too early and at most about 30 ns too late.
     #[inline]
     pub(crate) fn now_or_later(&self) -> Time {
-        if !available() {
-            return Time::now();
+        self.quick_now_or_later().unwrap_or_else(|| self.read_now())
+    }
+
+    /// [`now_or_later`](Self::now_or_later), unless that takes a reading of the clock.
+    #[inline]
+    pub(crate) fn quick_now_or_later(&self) -> Option<Time> {
+        if !self.counts.get() {
+            return None;
         }
-        let counter = read();
-        let since = counter.wrapping_sub(self.base.get());
-        if since < self.window.get() {
-            return Time::from_nanos(self.base_ns.get() + ((since * self.rate.get()) >> 32));
-        }
-        self.anchor(counter)
+        let since = read().wrapping_sub(self.base.get());
+        let is_near = since < self.window.get();
+        is_near.then(|| Time::from_nanos(self.base_ns.get() + ((since * self.rate.get()) >> 32)))
+    }
+
+    /// Reads the clock, and makes an anchor of the reading.
+    #[cold]
+    #[inline(never)]
+    fn read_now(&self) -> Time {
+        if self.counts.get() { self.anchor(read()) } else { Time::now() }
     }
 
     /// Returns true if two measurements of the rate have agreed: then
@@ -93,14 +123,15 @@ impl TscClock {
         if self.is_sure() { ns.try_into().unwrap_or(u64::MAX) } else { u64::MAX }
     }
 
-    #[cold]
-    #[inline(never)]
     fn anchor(&self, counter: u64) -> Time {
         let now = Time::now();
         if read().wrapping_sub(counter) > READ_COUNTS {
             // The reading is exact all the same; it is only no anchor.
             self.window.set(0);
+            self.long.set(self.long.get() + 1);
+            self.counts.set(self.long.get() < LONG_READINGS);
         } else {
+            self.long.set(0);
             self.anchor_at(counter, now);
         }
         now
@@ -190,7 +221,7 @@ mod tests {
 
     #[test]
     fn never_before_a_reading_that_was_made_before_it() {
-        let clock = TscClock::default();
+        let clock = TscClock::new();
         let end = Time::now() + Duration::from_millis(50);
         let (mut before, mut n) = (Time::now(), 0u64);
         while before < end || n < 1_000 {
@@ -203,7 +234,7 @@ mod tests {
 
     #[test]
     fn close_to_the_true_time() {
-        let clock = TscClock::default();
+        let clock = TscClock::new();
         let (mut worst_of_best, end) = (Duration::ZERO, Time::now() + Duration::from_millis(20));
         while Time::now() < end {
             // The best of a few: a preemption between the two readings is not the clock's error.
@@ -218,7 +249,7 @@ mod tests {
 
     #[test]
     fn counts_are_turned_into_the_time_that_passed() {
-        let clock = TscClock::default();
+        let clock = TscClock::new();
         assert_eq!(clock.nanos_since(read()), u64::MAX, "no rate is known yet");
         if !available() {
             return;
@@ -247,7 +278,7 @@ mod tests {
     /// Three ns are seven counts: a rate that is rounded down makes readings that are early.
     #[test]
     fn the_rate_is_rounded_up() {
-        let clock = TscClock::default();
+        let clock = TscClock::new();
         for n in 0..3 {
             let ns = n * 3 * BASELINE_NS;
             clock.anchor_at(ns / 3 * 7, Time::from_nanos(ns));
@@ -264,11 +295,21 @@ mod tests {
         if !available() {
             return;
         }
-        let clock = TscClock::default();
+        let clock = TscClock::new();
         clock.anchor_at(read(), Time::now());
         let base = clock.base.get();
         clock.anchor(read() - READ_COUNTS);
         assert_eq!((clock.base.get(), clock.window.get()), (base, 0));
+    }
+
+    #[test]
+    fn long_readings_end_the_use_of_the_counter() {
+        let clock = TscClock { counts: Cell::new(true), ..TscClock::new() };
+        for n in 0..LONG_READINGS {
+            assert!(clock.counts.get(), "after {n} long readings");
+            clock.anchor(read().wrapping_sub(2 * READ_COUNTS));
+        }
+        assert!(!clock.counts.get());
     }
 
     #[test]

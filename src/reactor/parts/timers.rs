@@ -3,15 +3,15 @@
 
 use std::cell::Cell;
 
-use super::heap::NEVER;
+use super::heap::{NEVER, STALE};
 
 thread_local! {
     /// The arms of this thread so far, by all its reactors. A reactor has one thread. So an arm to
     /// a later time reads no line of the reactor, which other work may have driven from the cache.
-    static ARMS: Cell<u64> = const { Cell::new(0) };
+    static ARMS: Cell<u64> = const { Cell::new(STALE) };
 }
 
-/// The number of the next arm.
+/// The number of the next arm, with the mark of a re-arm that leaves the entry in its place.
 #[inline]
 pub(crate) fn next_seq() -> u64 {
     let seq = ARMS.get() + 1;

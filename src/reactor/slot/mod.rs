@@ -211,19 +211,28 @@ impl Slot {
     /// a later deadline.
     #[inline]
     pub(crate) fn arm(&self, t: Time) -> bool {
-        self.core().arm(&self.chunk, self.slot, t)
+        Core::arm(&self.chunk, self.slot, t)
     }
 
     /// Arms for `d` from the real now.
     #[inline]
     pub(crate) fn arm_after(&self, d: Duration) -> bool {
+        match self.core().clock.quick_count_from(d) {
+            Some(now) => self.arm(now + d),
+            None => self.arm_after_reading(d),
+        }
+    }
+
+    /// [`arm_after`](Self::arm_after) with a reading of the clock.
+    #[inline(never)]
+    fn arm_after_reading(&self, d: Duration) -> bool {
         self.arm(self.core().clock.count_from(d) + d)
     }
 
     /// Takes away what is pending. Returns true if something was.
     #[inline]
     pub(crate) fn stop(&self) -> bool {
-        self.core().stop(&self.chunk, self.slot)
+        Core::stop(&self.chunk, self.slot)
     }
 
     /// Makes an idle slot ready without a timer.

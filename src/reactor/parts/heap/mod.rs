@@ -1,13 +1,14 @@
-//! The timer queue: a sorted [run](run) and a 4-ary heap, with lazy deadlines.
+//! The timer queue: a sorted [run](run) and an 8-ary heap, with lazy deadlines.
 //!
 //! An entry whose deadline is the latest of the run goes to the end of the run: so do the timeouts
 //! of one length, which come in the order of their deadlines. The others go to the heap. The first
 //! of the queue is the first of the run or the root of the heap. To put an entry into the run, and
 //! to take its first, moves no other entry.
 //!
-//! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline.
-//! Re-arming *later* writes the record only and leaves a stale key in the queue; re-arming
-//! *earlier* moves the entry at once; stopping leaves a zombie. Stale keys and zombies are put
+//! An entry is 12 bytes: a key and a slot. The keys of eight children fill a cache line. The record
+//! holds the true deadline, and the number of the arm that decides between equal keys. Re-arming
+//! *later* writes the record only and leaves a stale key in the queue; re-arming *earlier* moves
+//! the entry at once; stopping leaves a zombie. Stale keys and zombies are put
 //! right when they are the first, a bounded number at a time. The price is a wake-up that comes too
 //! early now and then, never one that comes too late.
 //!
@@ -20,16 +21,14 @@
 //! an hour do not keep those of a second out of the run for long.
 //!
 //! Invariants (`verify`, run by the tests):
-//! - no child sorts before its parent, and no entry of the run before the one in front of it, by
-//!   (key, sequence at the time the key was set);
-//! - a record's deadline and sequence are at or after its entry's;
+//! - no key of a child is before that of its parent, and no key of the run before the one in front;
+//! - of two entries with equal keys that are not [`STALE`], one above or in front of the other, the
+//!   first one was armed first;
+//! - a record's deadline is at or after its entry's key, and equal to it unless stale;
 //! - `pos` of each record in the queue is the index of its entry in the heap, or [`IN_RUN`] and its
 //!   number in the run;
 //! - the last entry of the heap is not a hole, and no more than half of a large heap, or run, are
 //!   holes once a sweep is over.
-//!
-//! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm
-//! across a boundary of 2^32 arms is not done lazily, so record and entry always share it.
 
 mod entry;
 mod pulled;
@@ -41,12 +40,15 @@ mod tree;
 use self::entry::{BLOCK, Block, Entry, OwnBlock};
 use self::pulled::Pulled;
 use self::run::Run;
-use self::tree::{ARITY, ROOT};
+use self::tree::{ARITY, ROOT, goes_first};
 use super::ready::Ready;
 use super::slots::{Flag, NONE, Node, Owner, Slots, State};
 
 /// "Never", as a key.
 pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Set in the `seq` of a record that was armed again while its entry kept key and place.
+pub(crate) const STALE: u64 = 1 << 63;
 
 /// Set in the `pos` of a record whose entry is in the run.
 const IN_RUN: u32 = 1 << 31;
@@ -72,9 +74,6 @@ pub(crate) struct Heap {
     pulled: Pulled,
     /// Blocks that the run has left.
     spare: Vec<OwnBlock>,
-    /// The high half of the sequences of all entries, while it is the same for all: then ties need
-    /// no look at the records.
-    half: Option<u32>,
     holes: usize,
     /// The sweep looks at the leaves before this index next.
     sweep: usize,
@@ -117,7 +116,6 @@ impl Heap {
             misses: 0,
             pulled: Pulled::new(),
             spare: Vec::new(),
-            half: None,
             holes: 0,
             sweep: 0,
             most: 0,
@@ -127,7 +125,7 @@ impl Heap {
     /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
     #[inline]
     pub(crate) fn first(&self) -> u64 {
-        let root = if self.len == 0 { NEVER } else { self.get(0).key };
+        let root = if self.len == 0 { NEVER } else { self.key(0) };
         root.min(self.run.first().map_or(NEVER, |first| first.key)).min(self.pulled.first())
     }
 
@@ -158,57 +156,50 @@ impl Heap {
         seq: u64,
     ) {
         debug_assert_eq!(node.state.get(), State::Idle);
-        write(node, deadline, seq);
-        let entry = Entry::new(deadline, slot, seq);
-        let half = (seq >> 32) as u32;
-        if self.half == Some(half) && self.run.takes(entry) {
+        write(node, deadline, seq & !STALE);
+        let entry = Entry::new(deadline, slot);
+        if self.run.has_place() && self.fits(slots, entry) {
             node.pos.set(IN_RUN | self.run.push_last(entry));
         } else {
-            self.insert_other(slots, node, entry, half);
+            self.insert_other(slots, node, entry);
         }
     }
 
     /// [`insert`](Self::insert) of an entry that needs more than a place behind the last one.
     #[inline(never)]
-    fn insert_other<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry, half: u32) {
-        if self.half != Some(half) {
-            self.half = (self.entries() == 0).then_some(half);
-        }
+    fn insert_other<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
         self.enter(slots, node, entry);
     }
 
     /// Puts the entry of a record into the run or into the heap.
     #[inline]
     fn enter<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
-        let comes_last = |last: Entry| self.half.is_some() && entry.order() >= last.order();
-        if self.run.last().is_none_or(comes_last) {
+        if self.fits(slots, entry) {
             self.append(node, entry);
         } else {
             self.enter_otherwise(slots, node, entry);
         }
     }
 
-    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of
-    /// sequences say otherwise.
+    /// [`enter`](Self::enter) of an entry that goes to the heap, or takes the last entry of the run
+    /// there.
     #[inline(never)]
     fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
         self.misses += 1;
-        if self.misses >= MISSES || self.half.is_none() {
+        if self.misses >= MISSES {
             self.enter_shortened(slots, node, entry);
         } else {
             self.push(slots, entry);
         }
     }
 
-    /// [`enter`](Self::enter), now and then after the last entry of the run has gone to the heap.
+    /// [`enter`](Self::enter) after the last entry of the run has gone to the heap.
     #[cold]
     #[inline(never)]
     fn enter_shortened<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
-        if self.misses >= MISSES {
-            self.misses = 0;
-            if let Some(last) = self.run.pop(&mut self.spare) {
-                self.push(slots, last);
-            }
+        self.misses = 0;
+        if let Some(last) = self.run.pop(&mut self.spare) {
+            self.push(slots, last);
         }
         if self.fits(slots, entry) { self.append(node, entry) } else { self.push(slots, entry) }
     }
@@ -216,7 +207,8 @@ impl Heap {
     /// Returns true if an entry may go to the end of the run.
     #[inline]
     fn fits<O: Owner>(&self, slots: &Slots<O>, entry: Entry) -> bool {
-        self.run.last().is_none_or(|last| !self.before(slots, entry, last))
+        let Some(last) = self.run.last() else { return true };
+        last.key < entry.key || (last.key == entry.key && follows(slots, last, entry))
     }
 
     /// Puts the entry of a record at the end of the run.
@@ -268,37 +260,33 @@ impl Heap {
         deadline: u64,
         seq: u64,
     ) {
-        let was = node.seq.get();
-        let same_half = (was ^ seq) >> 32 == 0;
         let is_earlier = deadline < node.deadline.get();
-        write(node, deadline, seq);
-        if same_half && self.len >= LARGE {
-            if is_earlier {
-                self.pull(slots, slot, deadline);
-            }
-            return;
+        write(node, deadline, seq | STALE);
+        if self.len < LARGE {
+            self.move_earlier(slots, node, slot);
+        } else if is_earlier && !self.pull(node, slot, deadline, seq) {
+            self.settle(slots);
+            let noted = self.pull(node, slot, deadline, seq);
+            debug_assert!(noted, "the list was emptied");
         }
-        if !same_half {
-            self.half = None;
-        }
-        self.move_earlier(slots, node, slot, was);
     }
 
-    /// Moves the entry of a record if the record is earlier, or has another high half than `was`,
-    /// the sequence that it had before.
+    /// Moves the entry of a record if the record is earlier.
     #[inline]
-    fn move_earlier<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, slot: u32, was: u64) {
+    fn move_earlier<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, slot: u32) {
         let (pos, deadline, seq) = (node.pos.get(), node.deadline.get(), node.seq.get());
-        let other_half = (was ^ seq) >> 32 != 0;
-        let entry = Entry::new(deadline, slot, seq);
+        let entry = Entry::new(deadline, slot);
         if pos & IN_RUN == 0 {
             let index = pos as usize;
-            if deadline < self.get(index).key || other_half {
-                self.place(slots, index, entry);
+            if deadline < self.key(index) {
+                node.seq.set(seq & !STALE);
+                // Not down: the children would be a look at memory for nothing.
+                self.raise(slots, index, entry);
                 self.trim();
             }
-        } else if deadline < self.run.get(pos).key || other_half {
-            self.run.remove(pos, was, &mut self.spare);
+        } else if deadline < self.run.get(pos).key {
+            node.seq.set(seq & !STALE);
+            self.run.remove(pos, &mut self.spare);
             self.enter(slots, node, entry);
             self.run.tidy(slots, &mut self.spare);
         }
@@ -351,10 +339,10 @@ impl Heap {
         let pos = node.pos.replace(NONE);
         node.state.set(State::Idle);
         if pos & IN_RUN != 0 {
-            self.run.remove(pos, node.seq.get(), &mut self.spare);
+            self.run.remove(pos, &mut self.spare);
             return self.run.tidy(slots, &mut self.spare);
         }
-        self.entry(pos as usize).make_hole(node.seq.get());
+        self.make_hole(pos as usize);
         self.holes += 1;
         self.trim();
         if self.holes > self.len / 2 && self.len > SWEEP_MIN {
@@ -383,14 +371,14 @@ impl Heap {
                 continue;
             }
             let node = slots.node(first.slot());
-            let (deadline, seq) = (node.deadline.get(), node.seq.get());
+            let (deadline, is_stale) = (node.deadline.get(), node.seq.get() & STALE != 0);
             if node.state.get() == State::Stopped {
                 self.remove_first(slots, in_run);
                 node.pos.set(NONE);
                 node.state.set(State::Idle);
                 done.cleaned += 1;
-            } else if deadline != first.key || seq as u32 != first.seq() {
-                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot(), seq));
+            } else if is_stale {
+                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot()));
                 done.cleaned += 1;
             } else if deadline <= now && deadline != NEVER {
                 self.remove_first(slots, in_run);
@@ -416,7 +404,7 @@ impl Heap {
             return first.map(|first| (first, true));
         }
         let root = self.get(0);
-        let first = first.filter(|&first| self.before(slots, first, root));
+        let first = first.filter(|&first| goes_first(slots, first, root));
         Some(first.map_or((root, false), |first| (first, true)))
     }
 
@@ -428,6 +416,7 @@ impl Heap {
 
     /// Puts the first entry, whose key is stale, where it belongs.
     fn renew_first<O: Owner>(&mut self, slots: &Slots<O>, in_run: bool, node: &Node, entry: Entry) {
+        node.seq.set(node.seq.get() & !STALE);
         if in_run {
             self.run.remove_first(&mut self.spare);
             self.enter(slots, node, entry);
@@ -496,4 +485,13 @@ impl Heap {
         }
         latest
     }
+}
+
+/// Returns true if `entry` may stand behind `last` in the run, which has the same key: if it was
+/// armed later. Nothing is known of the entries in front of a stale one.
+#[cold]
+#[inline(never)]
+fn follows<O: Owner>(slots: &Slots<O>, last: Entry, entry: Entry) -> bool {
+    let (last, seq) = (last.seq(slots), entry.seq(slots));
+    last.is_some() && last < seq
 }

@@ -3,10 +3,11 @@
 //! To move one entry waits for memory three times in turn: for the record, for the entry that it
 //! names, and for the parent to compare with. So a pull writes the record and notes its slot. The
 //! entries of a full list, or of the list that an expiry finds, are read one after the other before
-//! any is moved: then the reads wait at the same time.
+//! any is moved: then the reads wait at the same time. For the same reason a pull is short: then
+//! the CPU begins the next one while the first waits for its record.
 
-use super::{Heap, NEVER};
-use crate::reactor::parts::slots::{NONE, Owner, Slots, State};
+use super::{ARITY, Heap, LARGE, NEVER, STALE};
+use crate::reactor::parts::slots::{NONE, Node, Owner, Slots, State};
 
 /// The number of slots that are noted at most.
 const MOST: usize = if cfg!(test) { 5 } else { 64 };
@@ -36,15 +37,20 @@ impl Pulled {
 }
 
 impl Heap {
-    /// Notes that a record was pulled to an earlier deadline.
+    /// Gives an `Armed` record of a large heap an earlier deadline, and notes that. Returns false,
+    /// and does nothing, if the heap is small or the list is full.
     #[inline]
-    pub(super) fn pull<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64) {
-        self.pulled.slots[self.pulled.len] = slot;
-        self.pulled.len += 1;
-        self.pulled.first = self.pulled.first.min(deadline);
-        if self.pulled.len == MOST {
-            self.move_pulled(slots);
+    pub(crate) fn pull(&mut self, node: &Node, slot: u32, deadline: u64, seq: u64) -> bool {
+        let len = self.pulled.len;
+        if self.len < LARGE || len >= MOST {
+            return false;
         }
+        self.pulled.slots[len] = slot;
+        self.pulled.len = len + 1;
+        self.pulled.first = self.pulled.first.min(deadline);
+        node.deadline.set(deadline);
+        node.seq.set(seq | STALE);
+        true
     }
 
     /// Moves the entries of all pulled records.
@@ -64,8 +70,7 @@ impl Heap {
         let places = all.map(|slot| node(slot).map_or(NONE, |node| node.pos.get()) as usize);
         let mut keys = 0;
         for &place in places[..len].iter().filter(|&&place| place < self.len) {
-            let parent = place.saturating_sub(1) / super::ARITY;
-            keys ^= self.get(place).key ^ self.get(parent).key;
+            keys ^= self.key(place) ^ self.key(place.saturating_sub(1) / ARITY);
         }
         std::hint::black_box(keys);
         for &slot in &all[..len] {
@@ -73,7 +78,7 @@ impl Heap {
             // one moves, too: it may be armed again for a time between its deadline and its key.
             let is_there = |state| matches!(state, State::Armed | State::Stopped);
             let Some(node) = node(slot).filter(|node| is_there(node.state.get())) else { continue };
-            self.move_earlier(slots, node, slot, node.seq.get());
+            self.move_earlier(slots, node, slot);
         }
     }
 }

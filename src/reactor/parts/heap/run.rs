@@ -54,7 +54,7 @@ fn previous(number: u32) -> u32 {
 
 impl Run {
     pub(super) fn new() -> Run {
-        let none = Entry::new(0, 0, 0);
+        let none = Entry::default();
         let blocks = VecDeque::new();
         Run { blocks, begin: 0, end: 0, first: none, last: none, holes: 0, gap: None, most: 0 }
     }
@@ -98,13 +98,13 @@ impl Run {
     #[inline]
     pub(super) fn get(&self, pos: u32) -> Entry {
         let (block, place) = self.find(pos % NUMBERS);
-        self.blocks[block].0[place]
+        self.blocks[block].get(place)
     }
 
     #[inline]
-    fn entry(&mut self, pos: u32) -> &mut Entry {
-        let (block, place) = self.find(pos % NUMBERS);
-        &mut self.blocks[block].0[place]
+    fn set(&mut self, number: u32, entry: Entry) {
+        let (block, place) = self.find(number);
+        self.blocks[block].set(place, entry);
     }
 
     #[inline]
@@ -134,19 +134,18 @@ impl Run {
         self.blocks.reserve(blocks.saturating_sub(self.blocks.len()));
     }
 
-    /// Returns true if the run is not empty, ends within a block, and its last entry comes before
-    /// this one by key and low sequence.
+    /// Returns true if the run is not empty and ends within a block.
     #[inline]
-    pub(super) fn takes(&self, entry: Entry) -> bool {
-        self.begin != self.end && self.end % BLOCK as u32 != 0 && entry.order() >= self.last.order()
+    pub(super) fn has_place(&self) -> bool {
+        self.begin != self.end && self.end % BLOCK as u32 != 0
     }
 
-    /// [`push`](Self::push) of an entry that the run [`takes`](Self::takes).
+    /// [`push`](Self::push) to a run that [`has a place`](Self::has_place).
     #[inline]
     pub(super) fn push_last(&mut self, entry: Entry) -> u32 {
         let number = self.end;
         self.last = entry;
-        *self.entry(number) = entry;
+        self.set(number, entry);
         // No overflow, because the number is within a block.
         self.end = number + 1;
         number
@@ -160,7 +159,7 @@ impl Run {
             self.first = entry;
         }
         self.last = entry;
-        *self.entry(number) = entry;
+        self.set(number, entry);
         self.end = next(number);
         number
     }
@@ -224,18 +223,19 @@ impl Run {
         }
     }
 
-    /// Makes a hole of the entry that a record's `pos` names. The record has this sequence.
-    pub(super) fn remove(&mut self, pos: u32, seq: u64, spare: &mut Spare) {
+    /// Makes a hole of the entry that a record's `pos` names.
+    pub(super) fn remove(&mut self, pos: u32, spare: &mut Spare) {
         let number = pos % NUMBERS;
         self.holes += 1;
         if number == self.begin {
-            self.first.make_hole(seq);
+            self.first.make_hole();
             self.remove_first(spare);
         } else if number == previous(self.end) {
-            self.last.make_hole(seq);
+            self.last.make_hole();
             self.remove_last(spare);
         } else {
-            self.entry(number).make_hole(seq);
+            let (block, place) = self.find(number);
+            self.blocks[block].make_hole(place);
         }
         if self.holes == self.len() {
             (self.end, self.gap, self.holes) = (self.begin, None, 0);
@@ -280,7 +280,7 @@ impl Run {
                 self.holes -= 1;
             } else {
                 to = previous(to);
-                *self.entry(to) = entry;
+                self.set(to, entry);
                 slots.node(entry.slot()).pos.set(IN_RUN | to);
             }
             self.gap = Some((from, to));

@@ -2,7 +2,6 @@
 //!
 //! Longer than 500 lines: all tests share one queue and one model.
 
-use super::tree::sequence;
 use super::*;
 use proptest::prelude::*;
 use std::rc::Rc;
@@ -15,16 +14,21 @@ impl Heap {
         assert!(self.len == 0 || !self.get(self.len - 1).is_hole());
         for index in 0..self.len {
             let entry = self.get(index);
-            if index > 0 {
-                let parent = self.get((index - 1) / ARITY);
-                assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
+            let mut up = index;
+            while up > 0 {
+                up = (up - 1) / ARITY;
+                let above = self.get(up);
+                assert!(!is_before(slots, entry, above), "{entry:?} is below {above:?}");
             }
             self.verify_entry(slots, entry, index as u32);
         }
         self.run.verify();
         let all: Vec<Entry> = self.run.iter().collect();
-        for pair in all.windows(2) {
-            assert!(!self.before(slots, pair[1], pair[0]), "{pair:?} in the run");
+        for (i, &entry) in all.iter().enumerate() {
+            let front = all[..i].iter().rev().take_while(|front| front.key >= entry.key);
+            for &front in front {
+                assert!(!is_before(slots, entry, front), "{entry:?} is behind {front:?}");
+            }
         }
         for (number, entry) in self.run.numbered() {
             self.verify_entry(slots, entry, IN_RUN | number);
@@ -39,11 +43,17 @@ impl Heap {
         let is_there = matches!(node.state.get(), State::Armed | State::Stopped);
         assert!(is_there, "slot {}: {node:?}", entry.slot());
         assert_eq!(node.pos.get(), pos);
-        let armed = (node.deadline.get(), node.seq.get());
-        let is_behind = armed >= (entry.key, sequence(slots, entry));
-        assert!(is_behind || self.pulled.noted().contains(&entry.slot()), "{entry:?}: {node:?}");
-        assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
+        let (deadline, is_stale) = (node.deadline.get(), node.seq.get() & STALE != 0);
+        let is_pulled = self.pulled.noted().contains(&entry.slot());
+        assert!(deadline >= entry.key || is_pulled, "{entry:?}: {node:?}");
+        assert!(deadline == entry.key || is_stale, "{entry:?}: {node:?}");
     }
+}
+
+/// Returns true if `a` has to be in front of `b`.
+fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
+    let seqs = a.seq(slots).zip(b.seq(slots));
+    a.key < b.key || (a.key == b.key && seqs.is_some_and(|(a, b)| a < b))
 }
 
 struct Queue {
@@ -199,7 +209,7 @@ proptest! {
 
     #[test]
     fn the_queue_behaves_like_a_sorted_list(ops in proptest::collection::vec(op(), 1..200)) {
-        // Begins just below a boundary of the 32-bit half.
+        // The numbers of the arms pass 2^32.
         let mut queue = Queue::new((1 << 32) - 20);
         let mut model = Model::default();
         let mut now = 0;
@@ -282,12 +292,13 @@ proptest! {
 }
 
 #[test]
-fn an_entry_is_16_bytes_and_four_children_share_a_cache_line() {
-    assert_eq!(size_of::<Entry>(), 16);
+fn keys_of_eight_children_share_a_cache_line() {
+    assert_eq!(size_of::<Block>(), (BLOCK * 12).next_multiple_of(64));
     let heap = &mut Heap::new();
-    heap.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
-    let address = |index: usize| &raw const heap.blocks[0].0[index + ROOT] as usize;
-    assert_eq!(address(ARITY + 1) % 64, 0);
+    heap.blocks.push(Block::new());
+    let address = |index: usize| &raw const heap.blocks[0].keys[index + ROOT] as usize;
+    assert_eq!(address(1) % 64, 0);
+    assert_eq!(address(ARITY) - address(1), 56);
 }
 
 #[test]
@@ -308,7 +319,7 @@ fn later_re_arms_are_put_right_once_at_the_root() {
 fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
     let mut queue = Queue::new((1 << 32) - 3_000);
     let slots: Vec<u32> = (0..20_000).map(|_| queue.create()).collect();
-    // Few distinct deadlines; the boundary of the 32-bit half is crossed on the way.
+    // Few distinct deadlines; the numbers of the arms pass 2^32 on the way.
     slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 10 + (i * 7 % 3) as u64));
     let (mut kept, mut armed) = (Vec::new(), slots.len());
     for (i, &slot) in slots.iter().enumerate() {

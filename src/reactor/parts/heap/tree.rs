@@ -1,11 +1,17 @@
-//! The 4-ary heap of entries that do not fit into the run.
+//! The 8-ary heap of entries that do not fit into the run.
+//!
+//! Entries are in the order of their keys. Among equal keys, entries that are not
+//! [stale](super::STALE) are in the order of their arms, and a stale entry may stand anywhere: it
+//! gets a new key when it is the first. So a tie is decided with care. An entry that rises does not
+//! pass a stale parent for its own sake: fresh entries below that parent may be before the entry.
+//! An entry that sinks goes below a stale child for the same reason.
 
-use super::entry::{BLOCK, Entry, HOLE};
+use super::entry::{BLOCK, Entry};
 use super::{Heap, SWEEP_STEP};
 use crate::reactor::parts::slots::{Owner, Slots};
 
-pub(super) const ARITY: usize = 4;
-/// Physical index of the root, which puts the four children of every entry at a multiple of four.
+pub(super) const ARITY: usize = 8;
+/// Physical index of the root, which puts the keys of all children of an entry into one cache line.
 pub(super) const ROOT: usize = ARITY - 1;
 
 impl Heap {
@@ -71,24 +77,57 @@ impl Heap {
     /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from
     /// `index`.
     pub(super) fn place<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
-        if index > 0 && self.before(slots, entry, self.get((index - 1) / ARITY)) {
+        if index > 0 && self.rises(slots, index, entry) {
             self.sift_up(slots, index, entry);
         } else {
             self.sift_down(slots, index, entry);
         }
     }
 
+    /// Moves the entry of a record up, from its place at `index`, to where its new key belongs.
+    #[inline]
+    pub(super) fn raise<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+        if index > 0 && self.rises(slots, index, entry) {
+            self.sift_up(slots, index, entry);
+        } else {
+            let at = index + ROOT;
+            self.blocks[at / BLOCK].keys[at % BLOCK] = entry.key;
+        }
+    }
+
     pub(super) fn sift_up<O: Owner>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
-        while index > 0 {
+        while index > 0 && self.rises(slots, index, entry) {
             let up = (index - 1) / ARITY;
-            let parent = self.get(up);
-            if !self.before(slots, entry, parent) {
-                break;
-            }
-            self.set(slots, index, parent);
+            self.set(slots, index, self.get(up));
             index = up;
         }
         self.set(slots, index, entry);
+    }
+
+    /// Returns true if an entry that is at `index` goes before its parent.
+    #[inline]
+    fn rises<O: Owner>(&self, slots: &Slots<O>, index: usize, entry: Entry) -> bool {
+        let parent = self.key((index - 1) / ARITY);
+        entry.key < parent || (entry.key == parent && self.rises_in_tie(slots, index, entry))
+    }
+
+    /// [`rises`](Self::rises) past a parent with the same key: if an ancestor with this key was
+    /// armed later.
+    #[cold]
+    #[inline(never)]
+    fn rises_in_tie<O: Owner>(&self, slots: &Slots<O>, mut index: usize, entry: Entry) -> bool {
+        let Some(seq) = entry.seq(slots) else { return false };
+        while index > 0 {
+            index = (index - 1) / ARITY;
+            let ancestor = self.get(index);
+            if ancestor.key != entry.key {
+                break;
+            }
+            if let Some(other) = ancestor.seq(slots) {
+                return seq < other;
+            }
+        }
+        false
     }
 
     pub(super) fn sift_down<O: Owner>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
@@ -97,84 +136,90 @@ impl Heap {
             if first >= self.len {
                 break;
             }
-            let (least, child) = if first + ARITY <= self.len && self.half.is_some() {
-                self.least_of_four(first)
-            } else {
-                self.least_child(slots, first)
-            };
-            if !self.before(slots, child, entry) {
+            let full = if first + ARITY <= self.len { self.least_of_all(first) } else { None };
+            let (least, key) = full.unwrap_or_else(|| self.least_child(slots, first));
+            if key > entry.key || (key == entry.key && !self.sinks_in_tie(slots, least, entry)) {
                 break;
             }
-            self.set(slots, index, child);
+            self.set(slots, index, self.get(least));
             index = least;
         }
         self.set(slots, index, entry);
     }
 
-    /// The least of a full set of children, while all sequences have one high half: without a
-    /// branch that depends on them.
-    #[inline]
-    pub(super) fn least_of_four(&self, first: usize) -> (usize, Entry) {
-        let at = first + ROOT;
-        let [a, b, c, d] = *self.blocks[at / BLOCK].0[at % BLOCK..].first_chunk().unwrap();
-        let (i, ab) = if b.order() < a.order() { (1, b) } else { (0, a) };
-        let (j, cd) = if d.order() < c.order() { (3, d) } else { (2, c) };
-        if cd.order() < ab.order() { (first + j, cd) } else { (first + i, ab) }
+    /// Returns true if an entry goes below the least of its children, which has the same key.
+    #[cold]
+    #[inline(never)]
+    fn sinks_in_tie<O: Owner>(&self, slots: &Slots<O>, child: usize, entry: Entry) -> bool {
+        let child = self.get(child).seq(slots);
+        entry.seq(slots).is_some_and(|seq| child.is_none_or(|child| child < seq))
     }
 
-    /// The least of the children from `first` on.
+    /// The least of a full set of children, without a branch that depends on their keys. `None` if
+    /// two keys are equal.
     #[inline]
-    pub(super) fn least_child<O: Owner>(&self, slots: &Slots<O>, first: usize) -> (usize, Entry) {
-        let (mut least, mut child) = (first, self.get(first));
+    fn least_of_all(&self, first: usize) -> Option<(usize, u64)> {
+        let at = first + ROOT;
+        let keys: &[u64; ARITY] = self.blocks[at / BLOCK].keys[at % BLOCK..].first_chunk().unwrap();
+        let mut tied = false;
+        let mut lesser = |(i, a): (usize, u64), (j, b): (usize, u64)| {
+            tied |= a == b;
+            if b < a { (j, b) } else { (i, a) }
+        };
+        let [a, b, c, d] = [0, 2, 4, 6].map(|i| lesser((i, keys[i]), (i + 1, keys[i + 1])));
+        let (ab, cd) = (lesser(a, b), lesser(c, d));
+        let (i, key) = lesser(ab, cd);
+        (!tied).then_some((first + i, key))
+    }
+
+    /// The least of the children from `first` on. Of equal keys a stale one comes first, then the
+    /// one that was armed first.
+    #[inline(never)]
+    fn least_child<O: Owner>(&self, slots: &Slots<O>, first: usize) -> (usize, u64) {
+        let (mut least, mut key) = (first, self.key(first));
         for other in first + 1..self.len.min(first + ARITY) {
-            let candidate = self.get(other);
-            if self.before(slots, candidate, child) {
-                (least, child) = (other, candidate);
+            let candidate = self.key(other);
+            // `None` is before every number.
+            let seq = |index| self.get(index).seq(slots);
+            if candidate < key || (candidate == key && seq(other) < seq(least)) {
+                (least, key) = (other, candidate);
             }
         }
-        (least, child)
-    }
-
-    #[inline]
-    pub(super) fn before<O: Owner>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-        if self.half.is_some() { a.order() < b.order() } else { is_before(slots, a, b) }
+        (least, key)
     }
 
     #[inline]
     pub(super) fn get(&self, index: usize) -> Entry {
         let at = index + ROOT;
-        self.blocks[at / BLOCK].0[at % BLOCK]
+        self.blocks[at / BLOCK].get(at % BLOCK)
     }
 
     #[inline]
-    pub(super) fn entry(&mut self, index: usize) -> &mut Entry {
+    pub(super) fn key(&self, index: usize) -> u64 {
         let at = index + ROOT;
-        &mut self.blocks[at / BLOCK].0[at % BLOCK]
+        self.blocks[at / BLOCK].keys[at % BLOCK]
+    }
+
+    #[inline]
+    pub(super) fn make_hole(&mut self, index: usize) {
+        let at = index + ROOT;
+        self.blocks[at / BLOCK].make_hole(at % BLOCK);
     }
 
     #[inline]
     pub(super) fn set<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
-        *self.entry(index) = entry;
+        let at = index + ROOT;
+        self.blocks[at / BLOCK].set(at % BLOCK, entry);
         if !entry.is_hole() {
             slots.node(entry.slot()).pos.set(index as u32);
         }
     }
 }
 
-/// [`Heap::before`] when the sequences have different high halves.
-#[cold]
-#[inline(never)]
-fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-    // Reads the records of a tie only: they are in no cache.
-    a.key < b.key || (a.key == b.key && sequence(slots, a) < sequence(slots, b))
-}
-
-/// The full sequence of an entry.
-pub(super) fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
-    let half = if entry.is_hole() {
-        u64::from(entry.slot() & !HOLE)
-    } else {
-        slots.node(entry.slot()).seq.get() >> 32
-    };
-    half << 32 | u64::from(entry.seq())
+/// Returns true if `a` comes before `b` at the front of the queue, where a stale entry is to go
+/// first.
+#[inline]
+pub(super) fn goes_first<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
+    // `None` is before every number.
+    a.key < b.key || (a.key == b.key && a.seq(slots) < b.seq(slots))
 }

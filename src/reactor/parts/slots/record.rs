@@ -66,7 +66,8 @@ pub(crate) struct Node {
     /// A time in ns. Armed: the true deadline, at or after the heap's key. Ready: the time at which
     /// it was due. Otherwise the last deadline.
     pub(crate) deadline: Cell<u64>,
-    /// Armed: the number of the arm among all arms. Ready: the neighbours in the ready list
+    /// Armed: the number of the arm among all arms, with a mark if the heap's key is of an earlier
+    /// arm. Ready: the neighbours in the ready list
     /// (`ready.rs`).
     pub(crate) seq: Cell<u64>,
     /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that are

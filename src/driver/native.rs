@@ -220,15 +220,10 @@ impl Native {
         Err(of_wait(failed))
     }
 
-    /// Waits as `wait` does. Inlined for each way to wait, so that errors are made and handled in
-    /// one place.
+    /// Takes the events of a wait that had this outcome.
     #[inline(always)] // see Notify::wake
-    fn look(
-        &mut self,
-        ready: &mut ReadyFds,
-        wait: impl FnOnce(&mut Native) -> io::Result<()>,
-    ) -> io::Result<()> {
-        if let Err(error) = wait(self) {
+    fn take_events(&mut self, waited: io::Result<()>, ready: &mut ReadyFds) -> io::Result<()> {
+        if let Err(error) = waited {
             self.failed(error)?;
         }
         for event in self.events.iter() {
@@ -253,38 +248,34 @@ impl AsRef<Poller> for Native {
 }
 
 impl Driver for Native {
+    #[inline(always)] // see Notify::wake: a driver around this one has it in its own `wait`
     fn wait(
         &mut self,
         deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
-        match how {
-            Wait::Block => {
-                self.may_sleep()?;
-                let timeout = self.timeout(deadline);
-                let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
-                self.syscalls.waits += 1;
-                self.ticks = false;
-                match arm {
-                    None => {
-                        self.look(ready, |this| this.poller.wait(&mut this.events, timeout))?;
-                        self.ticks |= self.events.is_empty();
-                        Ok(())
-                    }
-                    Some(deadline) => {
-                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
-                        self.look(ready, |this| {
-                            this.poller.arm_and_wait(&this.timer, deadline, &mut this.events, None)
-                        })
-                    }
-                }
-            }
-            Wait::Poll => {
-                self.syscalls.polls += 1;
-                self.look(ready, |this| this.poller.wait(&mut this.events, Some(Duration::ZERO)))
-            }
+        // No closures, which would be open frames.
+        if how == Wait::Poll {
+            self.syscalls.polls += 1;
+            let looked = self.poller.wait(&mut self.events, Some(Duration::ZERO));
+            return self.take_events(looked, ready);
         }
+        self.may_sleep()?;
+        let timeout = self.timeout(deadline);
+        let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
+        self.syscalls.waits += 1;
+        self.ticks = false;
+        let waited = match arm {
+            None => self.poller.wait(&mut self.events, timeout),
+            Some(deadline) => {
+                self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None)
+            }
+        };
+        self.take_events(waited, ready)?;
+        self.ticks |= arm.is_none() && self.events.is_empty();
+        Ok(())
     }
 
     fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {

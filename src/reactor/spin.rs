@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::core::{Core, ReactorTable, Rehearsal};
 use super::parts::counters::add;
+#[cfg(doc)]
+use super::parts::spinner::Spinner;
 use super::parts::spinner::{LAST_STRETCH, LOOKS, REHEARSED_BEFORE, TIME_SLICE};
 use crate::sys::Time;
 
 impl Core {
-    /// Looks for work, without sleeping. Returns true if there is a ready source, a call from
+    /// Looks for work, without sleeping, after [`Spinner::begins`]. Returns true if there is a ready source, a call from
     /// outside, or a deadline that has come.
     #[inline(never)]
     pub(super) fn spin(self: &Rc<Core>, until: Time, recheck: &impl Fn() -> bool) -> bool {
@@ -33,7 +35,7 @@ impl Core {
                 return true;
             }
         }
-        if !spinner.attempts() {
+        if spinner.precise > 0 && !spinner.attempts() {
             return false;
         }
         let begin = self.clock.refresh();

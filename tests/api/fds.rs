@@ -542,6 +542,24 @@ fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
     assert_eq!((reactor.stats() - before).polls, 1, "one look serves the whole turn");
 }
 
+#[test]
+fn the_turn_after_a_sleep_does_not_poll() {
+    let settings = Reactor::builder().poll_interval(Duration::from_nanos(1)).spin(Spin::Off);
+    let reactor = support::build(settings);
+    let (_theirs, ours) = pair();
+    let _fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(Duration::from_millis(1));
+    select! { reactor; recv(timer) -> _due => {} }
+    let polls = || {
+        let before = reactor.stats();
+        tx.try_send(()).unwrap();
+        select! { reactor; recv(inbox) -> _ => {} }
+        (reactor.stats() - before).polls
+    };
+    assert_eq!([polls(), polls()], [0, 1]);
+}
+
 /// Keeps a turn awake, and makes an fd ready in between.
 struct Awake(AtomicU32, UnixStream);
 

@@ -27,7 +27,11 @@ struct Links {
 }
 
 fn links<O: Owner>(slots: &Slots<O>, slot: u32) -> Links {
-    let packed = slots.node(slot).seq.get();
+    links_of(slots.node(slot))
+}
+
+fn links_of(node: &Node) -> Links {
+    let packed = node.seq.get();
     Links { prev: (packed >> 32) as u32, next: packed as u32 }
 }
 
@@ -140,9 +144,15 @@ impl Ready {
     /// Takes a record out and makes it `Idle`.
     #[inline]
     pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
-        debug_assert_eq!(slots.node(slot).state.get(), self.state);
-        slots.node(slot).state.set(State::Idle);
-        let Links { prev, next } = links(slots, slot);
+        self.remove_node(slots, slots.node(slot));
+    }
+
+    /// [`remove`](Self::remove) of a slot whose record is known.
+    #[inline]
+    pub(crate) fn remove_node<O: Owner>(&mut self, slots: &Slots<O>, node: &Node) {
+        debug_assert_eq!(node.state.get(), self.state);
+        node.state.set(State::Idle);
+        let Links { prev, next } = links_of(node);
         match prev {
             NONE => self.head = next,
             prev => set_links(slots, prev, Links { next, ..links(slots, prev) }),

@@ -71,7 +71,7 @@ impl<T> Sender<T> {
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let refused = match &self.flavor {
             Sending::Buffer(tail) => match tail.try_send(value) {
-                Ok(sent) => return sent,
+                Ok(()) => return Ok(()),
                 Err(refused) => refused,
             },
             Sending::Rendezvous(meeting) => match meeting.try_send(value) {
@@ -105,7 +105,7 @@ impl<T> Sender<T> {
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         let (refused, value) = match &self.flavor {
             Sending::Buffer(tail) => match tail.try_send(value) {
-                Ok(sent) => return sent,
+                Ok(()) => return Ok(()),
                 Err(refused) => refused,
             },
             Sending::Rendezvous(meeting) => match meeting.try_send(value) {

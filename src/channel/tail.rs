@@ -5,7 +5,6 @@
 //! value, stores the stamp, and answers the receiver's request.
 #![allow(unsafe_code)]
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,13 +63,13 @@ impl<T> Tail<T> {
         Place { tail: self, claimed }
     }
 
-    /// Sends without waiting. The inner result is `Ok`, and of the caller's type: a caller that
-    /// returns it makes the answer to the receiver its last call. So no function of ours is open
-    /// across the system call of a wake-up but the answer itself.
     #[inline(always)]
-    pub(super) fn try_send<E>(&self, value: T) -> Result<Result<(), E>, (Refused, T)> {
+    pub(super) fn try_send(&self, value: T) -> Result<(), (Refused, T)> {
         match self.state().claim() {
-            Ok(claimed) => Ok(self.place(claimed).put(value).tell()),
+            Ok(claimed) => {
+                self.place(claimed).write(value);
+                Ok(())
+            }
             Err(refused) => Err((refused, value)),
         }
     }
@@ -98,7 +97,7 @@ impl<'a, T> Place<'a, T> {
     /// Steps 2 to 7 of a sender (`wake/mod.rs`).
     #[inline(always)]
     fn write(self, value: T) {
-        let Ok(()) = self.put(value).tell::<Infallible>();
+        self.put(value).tell();
     }
 
     #[inline(always)]
@@ -124,26 +123,27 @@ impl<'a, T> Place<'a, T> {
 }
 
 impl<T> Sent<'_, T> {
-    /// Tells the receiver if it has asked. Returns `Ok`.
     #[inline(always)]
-    fn tell<E>(self) -> Result<(), E> {
+    fn tell(self) {
         publish_fence();
         let Sent { tail, position, ring } = self;
         let asked = tail.state().asked();
-        if asked.is_some() { answer(tail, position, ring, asked) } else { Ok(()) }
+        if asked.is_some() {
+            answer(tail, position, ring, asked);
+        }
     }
 }
 
-/// Answers the receiver's request after a message was written. Returns `Ok`.
-// Its parameters are in registers, and its result is the caller's: so the call may be a jump.
+/// Answers the receiver's request after a message was written.
+// Not a method of `Sent`, which every send would then store to memory.
 #[inline(never)]
-fn answer<T, E>(tail: &Tail<T>, position: u64, ring: usize, asked: Asked) -> Result<(), E> {
+fn answer<T>(tail: &Tail<T>, position: u64, ring: usize, asked: Asked) {
     // The receiver may have taken the message and then gone. Then the message is not ours any more.
-    if !tail.state().answer(asked) && !tail.state().is_received(position) {
-        // SAFETY: only a receiver that goes asks for a drop. The position was not received.
-        drop(unsafe { tail.shared.take_left(ring, position) });
+    if tail.state().answer(asked) || tail.state().is_received(position) {
+        return;
     }
-    Ok(())
+    // SAFETY: only a receiver that goes asks for a drop. The position was not received.
+    drop(unsafe { tail.shared.take_left(ring, position) });
 }
 
 impl<T> Clone for Tail<T> {
@@ -423,7 +423,7 @@ mod tests {
             let sent = tail.place(claimed).put(value.clone());
             let received = head.try_recv().expect("it was sent");
             drop(head);
-            let Ok(()) = sent.tell::<Infallible>();
+            sent.tell();
             assert_eq!(Arc::strong_count(&value), 2, "dropped by both");
             drop(received);
         }

@@ -79,7 +79,7 @@ impl Pair {
         match op {
             Op::Send(n) => {
                 for _ in 0..n {
-                    assert!(self.tail.try_send::<()>([self.next; 64]).is_ok());
+                    assert!(self.tail.try_send([self.next; 64]).is_ok());
                     self.written.insert(self.next, self.next);
                     self.next += 1;
                     self.shrinks += usize::from(self.ring() < before);

@@ -28,7 +28,7 @@ use crate::sys::{Time, nanos};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Spin {
-    /// Sleeps at once.
+    /// Sleeps at once, unless a deadline is within 2 µs.
     Off,
     /// Up to 20 µs, while that has paid lately. Off where the thread that makes the reactor may use
     /// one core only. The default.

@@ -123,7 +123,9 @@ pub enum Bound {
     Ratio(f64),
     /// The greatest value of our figure.
     Value(f64),
-    /// Our figure is at most the peer's plus a tenth of it, or plus this value, whichever is more.
+    /// Our figure is at most the peer's plus a tenth of it, or plus this value, whichever is more,
+    /// and plus the [doubt](doubt) in both. For samples that are far apart: few of them prove
+    /// nothing.
     TenthOr(f64),
 }
 
@@ -196,7 +198,9 @@ impl Spec {
             (Some(Measured { absent: Some(reason), .. }), None) => Some(reason.clone()),
             _ => Some("it was not measured".to_string()),
         };
-        let met = |bound: Option<Bound>| bound.and_then(|bound| bound.is_met(value, peer_value));
+        let doubt = ours.zip(best).map_or(0.0, |(ours, peer)| doubt(ours, peer));
+        let met =
+            |bound: Option<Bound>| bound.and_then(|bound| bound.is_met(value, peer_value, doubt));
         let met = match (met(self.gate), met(self.goal)) {
             _ if value.is_none() => "skipped",
             (_, Some(true)) => "goal",
@@ -250,15 +254,30 @@ impl Spec {
     }
 }
 
+/// Returns the doubt in the difference of two medians: the half of its interval of 95 %.
+fn doubt(ours: &Measured, peer: &Measured) -> f64 {
+    let half = |samples: &[f64]| {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        // The ranks between which the median is in 95 % of all cases.
+        let (middle, last) = (sorted.len() as f64 / 2.0, sorted.len() - 1);
+        let away = 0.98 * (sorted.len() as f64).sqrt();
+        let rank = |rank: f64| (rank.round().max(0.0) as usize).min(last);
+        (sorted[rank(middle + away)] - sorted[rank(middle - away)]) / 2.0
+    };
+    half(&ours.samples).hypot(half(&peer.samples))
+}
+
 /// Returns how many times as much the peer takes. Two zeros give 1.
 fn over(peer: f64, ours: f64) -> f64 {
     if peer == ours { 1.0 } else { peer / ours }
 }
 
 impl Bound {
-    fn is_met(self, ours: Option<f64>, peer: Option<f64>) -> Option<bool> {
+    fn is_met(self, ours: Option<f64>, peer: Option<f64>, doubt: f64) -> Option<bool> {
         match self {
             Bound::Value(most) => Some(ours? <= most),
+            Bound::TenthOr(more) => Some(ours? - doubt <= peer? + (peer? / 10.0).max(more)),
             _ => Some(over(peer?, ours?) >= self.ratio(peer)?),
         }
     }
@@ -370,6 +389,16 @@ mod tests {
         let ratio = |peer| Bound::TenthOr(1.0).ratio(Some(peer)).unwrap();
         assert!((ratio(5.0) - 5.0 / 6.0).abs() < 1e-9);
         assert!((ratio(100.0) - 100.0 / 110.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn few_samples_fail_no_bound_of_a_tenth() {
+        let met = |n: i32, ours: f64| {
+            let spread = |middle: f64| (0..n).map(|i| middle + f64::from(i % 61 - 30)).collect();
+            let all = [Measured::new("us", spread(ours)), Measured::new("fast", spread(80.0))];
+            spec().gate(Bound::TenthOr(1.0)).fill(&all).met
+        };
+        assert_eq!([met(61, 95.0), met(610, 95.0), met(61, 120.0)], ["gate", "no", "no"]);
     }
 
     #[test]

@@ -103,10 +103,19 @@ impl<T> Sender<T> {
     #[track_caller]
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        match self.try_send(value) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Disconnected(value)) => Err(SendError(value)),
-            Err(TrySendError::Full(value)) => {
+        let (refused, value) = match &self.flavor {
+            Sending::Buffer(tail) => match tail.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+            Sending::Rendezvous(meeting) => match meeting.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+        };
+        match refused {
+            Refused::Closed => Err(SendError(value)),
+            Refused::Full => {
                 self.send_blocking(value, None).map_err(|error| SendError(error.into_inner()))
             }
         }

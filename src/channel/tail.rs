@@ -126,23 +126,24 @@ impl<T> Sent<'_, T> {
     #[inline(always)]
     fn tell(self) {
         publish_fence();
-        let asked = self.tail.state().asked();
-        if asked.is_some() {
-            self.answer(asked);
-        }
-    }
-
-    #[inline(never)]
-    fn answer(self, asked: Asked) {
         let Sent { tail, position, ring } = self;
-        // The receiver may have taken the message and then gone. Then the message is not ours any
-        // more.
-        if tail.state().answer(asked) || tail.state().is_received(position) {
-            return;
+        let asked = tail.state().asked();
+        if asked.is_some() {
+            answer(tail, position, ring, asked);
         }
-        // SAFETY: only a receiver that goes asks for a drop. The position was not received.
-        drop(unsafe { tail.shared.take_left(ring, position) });
     }
+}
+
+/// Answers the receiver's request after a message was written.
+// Not a method of `Sent`, which every send would then store to memory.
+#[inline(never)]
+fn answer<T>(tail: &Tail<T>, position: u64, ring: usize, asked: Asked) {
+    // The receiver may have taken the message and then gone. Then the message is not ours any more.
+    if tail.state().answer(asked) || tail.state().is_received(position) {
+        return;
+    }
+    // SAFETY: only a receiver that goes asks for a drop. The position was not received.
+    drop(unsafe { tail.shared.take_left(ring, position) });
 }
 
 impl<T> Clone for Tail<T> {

@@ -5,6 +5,7 @@
 //! reactor calls its driver only on cold paths: a turn that finds a ready source makes no call. The
 //! guide has [a page](crate::guide::drivers).
 
+mod any;
 pub mod foreign;
 #[cfg(feature = "mio")]
 mod mio;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use self::any::AnyDriver;
 #[cfg(feature = "mio")]
 pub use self::mio::MioDriver;
 pub(crate) use self::native::BATCH as FD_BATCH;
@@ -294,6 +296,13 @@ impl ReadyFds {
     /// Takes all findings.
     pub fn drain(&mut self) -> impl Iterator<Item = (u64, Readiness)> + '_ {
         self.list.drain(..)
+    }
+
+    /// Takes all findings, without an iterator, whose drop would be code for a panic.
+    #[inline(always)]
+    pub(crate) fn take_each(&mut self, mut each: impl FnMut(u64, Readiness)) {
+        self.list.iter().for_each(|&(id, readiness)| each(id, readiness));
+        self.list.clear();
     }
 
     /// Makes room for `n` in all.

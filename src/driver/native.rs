@@ -2,7 +2,8 @@
 //!
 //! The timer is armed inside the call that blocks, and only when the new deadline is before the
 //! armed one. A stale early wake-up costs a turn, and a `settime` costs more. Neither timer nor
-//! waker is ever read.
+//! waker is ever read. A deadline within two microseconds is not armed: the driver looks at the
+//! clock until then, and at the poller once.
 //!
 //! On epoll the timeout of the wait itself saves the `settime` of a sleep that its deadline ends:
 //! the timeout is shortened by the kernel's own slack. So the wait ends when the timer would end
@@ -30,6 +31,9 @@ const WAKER: u64 = u64::MAX - 1;
 pub(crate) const BATCH: usize = 1_024;
 /// Timeouts after which the thread's slack is read again, because it may have changed.
 const MEASURED: u32 = 1_024;
+/// A deadline that is nearer than this is met by looking at the clock: that takes less of the CPU
+/// than to arm the timer, to sleep and to wake up.
+const NEAR: Duration = Duration::from_micros(2);
 /// Interrupted waits after which a look tells a storm of signals from a filter of syscalls.
 const INTERRUPTIONS: u32 = 1_000;
 /// The driver's own events that may come beside those of fds: the timer's and the waker's.
@@ -154,6 +158,12 @@ impl Native {
         Some(latest)
     }
 
+    /// Waits for a deadline that is [`NEAR`] and not armed. Returns false if there is none.
+    #[inline(always)]
+    fn meets(&self, deadline: Option<WakeWindow>) -> bool {
+        deadline.is_some_and(|deadline| deadline.latest < self.armed && meets(deadline.latest))
+    }
+
     /// Returns the timeout that can replace the kernel timer.
     #[inline(always)]
     fn timeout(&mut self, deadline: Option<WakeWindow>) -> Option<Duration> {
@@ -220,15 +230,10 @@ impl Native {
         Err(of_wait(failed))
     }
 
-    /// Waits as `wait` does. Inlined for each way to wait, so that errors are made and handled in
-    /// one place.
+    /// Takes the events of a wait that had this outcome.
     #[inline(always)] // see Notify::wake
-    fn look(
-        &mut self,
-        ready: &mut ReadyFds,
-        wait: impl FnOnce(&mut Native) -> io::Result<()>,
-    ) -> io::Result<()> {
-        if let Err(error) = wait(self) {
+    fn take_events(&mut self, waited: io::Result<()>, ready: &mut ReadyFds) -> io::Result<()> {
+        if let Err(error) = waited {
             self.failed(error)?;
         }
         for event in self.events.iter() {
@@ -245,6 +250,16 @@ impl Native {
     }
 }
 
+/// Looks at the clock until `at`, if that is [`NEAR`]. Returns false if it is not.
+#[inline(never)]
+fn meets(at: Time) -> bool {
+    let is_near = at - Time::now() <= NEAR;
+    while is_near && Time::now() < at {
+        std::hint::spin_loop();
+    }
+    is_near
+}
+
 /// For a driver that lets another poller wait for this one.
 impl AsRef<Poller> for Native {
     fn as_ref(&self) -> &Poller {
@@ -253,38 +268,40 @@ impl AsRef<Poller> for Native {
 }
 
 impl Driver for Native {
+    #[inline(always)] // see Notify::wake: a driver around this one has it in its own `wait`
     fn wait(
         &mut self,
         deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
-        match how {
-            Wait::Block => {
-                self.may_sleep()?;
-                let timeout = self.timeout(deadline);
-                let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
-                self.syscalls.waits += 1;
-                self.ticks = false;
-                match arm {
-                    None => {
-                        self.look(ready, |this| this.poller.wait(&mut this.events, timeout))?;
-                        self.ticks |= self.events.is_empty();
-                        Ok(())
-                    }
-                    Some(deadline) => {
-                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
-                        self.look(ready, |this| {
-                            this.poller.arm_and_wait(&this.timer, deadline, &mut this.events, None)
-                        })
-                    }
-                }
-            }
-            Wait::Poll => {
-                self.syscalls.polls += 1;
-                self.look(ready, |this| this.poller.wait(&mut this.events, Some(Duration::ZERO)))
-            }
+        // No closures, which would be open frames.
+        if how == Wait::Poll {
+            self.syscalls.polls += 1;
+            let looked = self.poller.wait(&mut self.events, Some(Duration::ZERO));
+            return self.take_events(looked, ready);
         }
+        self.may_sleep()?;
+        if self.meets(deadline) {
+            self.syscalls.polls += 1;
+            self.ticks = true;
+            let looked = self.poller.wait(&mut self.events, Some(Duration::ZERO));
+            return self.take_events(looked, ready);
+        }
+        let timeout = self.timeout(deadline);
+        let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
+        self.syscalls.waits += 1;
+        self.ticks = false;
+        let waited = match arm {
+            None => self.poller.wait(&mut self.events, timeout),
+            Some(deadline) => {
+                self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None)
+            }
+        };
+        self.take_events(waited, ready)?;
+        self.ticks |= arm.is_none() && self.events.is_empty();
+        Ok(())
     }
 
     fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {

@@ -131,8 +131,9 @@ impl Builder {
     }
 
     /// Sets how often a loop that never sleeps looks at its fds, by a syscall that does not wait.
-    /// Default: 100 µs. With zero every turn looks. Without fds no turn does. On a virtual clock,
-    /// which stands still meanwhile, every turn looks.
+    /// Default: 100 µs. A sleep looks, too, so the first turn after a sleep does not. With zero
+    /// every turn looks. Without fds no turn does. On a virtual clock, which stands still
+    /// meanwhile, every turn looks.
     ///
     /// ```
     /// use pollmux::Reactor;

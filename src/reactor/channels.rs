@@ -10,15 +10,16 @@ use crate::wake::{Look, Request};
 impl Core {
     /// Brings the ready list up to date with the senders' marks, for a wait (`Mark`) or for a
     /// `select!` (`Wake`). A wait also looks at the channels that are near.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn collect(&self, request: Request) {
         let marking = request == Request::Mark;
         self.marking.set(marking);
-        if marking || self.notify.is_marked() {
+        if self.notify.is_marked() || (marking && self.channels.borrow().has_listed()) {
             self.collect_marks(marking);
         }
     }
 
+    #[inline(never)]
     fn collect_marks(&self, marking: bool) {
         let channels = &mut *self.channels.borrow_mut();
         if marking {
@@ -67,7 +68,13 @@ impl Core {
 
     /// Returns true if a channel that is near has a message or its end, and is not ready yet. Notes
     /// a message that is coming.
+    #[inline(always)]
     pub(crate) fn has_near_news(&self) -> bool {
+        self.channels.borrow().has_near() && self.looks_near()
+    }
+
+    #[inline(never)]
+    fn looks_near(&self) -> bool {
         let mut is_ready = false;
         for look in self.channels.borrow().looks_near(&self.table.borrow()) {
             match look {
@@ -99,9 +106,14 @@ pub(crate) struct AsksNear<'a> {
 
 impl AsksNear<'_> {
     /// Asks for a wake-up. A fence and a look must follow.
+    #[inline]
     pub(crate) fn ask(&self) {
         self.asked.set(true);
-        self.core.channels.borrow().ask_near(&self.core.table.borrow());
+        let channels = self.core.channels.borrow();
+        channels.begin_asking();
+        if channels.has_near() {
+            channels.ask_near(&self.core.table.borrow());
+        }
     }
 
     pub(crate) fn are_made(&self) -> bool {

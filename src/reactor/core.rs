@@ -33,7 +33,7 @@ use super::parts::timer_id::TimerId;
 use super::parts::timers::{TimerQueue, next_seq};
 use super::parts::usage::Memory;
 use crate::channel::Nap;
-use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
+use crate::driver::{AnyDriver, Clock, ReadyFds, Syscalls};
 use crate::sync::Random;
 use crate::sys::{PointInTime, Time, nanos};
 use crate::wake::Notify;
@@ -62,7 +62,7 @@ pub(crate) struct Core {
     pub(super) timers: TimerQueue,
     pub(crate) clock: TurnClock,
     pub(super) counters: Counters,
-    /// The next turn has callbacks to run, fds to poll or memory to give back.
+    /// The next turn has callbacks to run or memory to give back.
     pub(super) turn_work: Cell<bool>,
     /// The generator that picks among ready cases.
     pub(super) random: Random,
@@ -97,7 +97,7 @@ impl Owner for Core {
 
 /// The driver, and the events that it finds.
 pub(super) struct Driving {
-    pub(super) driver: Option<Box<dyn Driver>>,
+    pub(super) driver: Option<AnyDriver>,
     pub(super) ready: ReadyFds,
 }
 
@@ -266,7 +266,7 @@ impl_debug!([] CallbackContext<'_>, |it| id: it.id, scheduled: it.scheduled);
 
 impl Core {
     #[track_caller]
-    pub(super) fn new(driver: Box<dyn Driver>, settings: &Settings) -> Core {
+    pub(super) fn new(driver: AnyDriver, settings: &Settings) -> Core {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
         let yields = driver.yields();
@@ -287,7 +287,7 @@ impl Core {
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
             clock,
             counters: Counters::default(),
-            turn_work: Cell::new(yields),
+            turn_work: Cell::new(false),
             random: Random::new(random_seed()),
             table: RefCell::new(Table::new()),
             notify: Arc::new(Notify::of_reactor(driver.waker())),

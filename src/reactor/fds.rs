@@ -36,10 +36,11 @@ impl Core {
     }
 
     /// [`poll_fds`](Self::poll_fds), unless the driver has looked in this turn, and the turn has
-    /// slept if it has come here again. On a virtual clock others may have run since.
+    /// slept if it has come here again. A turn right after a sleep does not look either, so a loop
+    /// that sleeps each time reads no clock for that. On a virtual clock others may have run since.
     #[inline]
     pub(super) fn poll_fds_of_turn(&self) {
-        if self.fds.looked_in.get() != self.counters.turns.get() || self.clock.is_virtual() {
+        if self.fds.may_be_looked_at(self.counters.turns.get()) || self.clock.is_virtual() {
             self.poll_fds();
         }
     }
@@ -54,11 +55,11 @@ impl Core {
         owed && !self.outer.embedded.get() && self.drive(None, Wait::Poll).is_ok()
     }
 
-    /// The driver has looked just now.
-    #[inline]
-    pub(super) fn looked(&self) {
+    /// The driver has looked just now, in a sleep or not.
+    #[inline(always)]
+    pub(super) fn looked(&self, slept: bool) {
         if self.fds.are_registered() {
-            self.fds.looked(self.clock.mark(), self.counters.turns.get());
+            self.fds.looked(self.clock.mark(), self.counters.turns.get(), slept);
         }
     }
 
@@ -107,21 +108,21 @@ impl Core {
     #[inline(never)]
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
         let table = &mut *self.table.borrow_mut();
-        for (id, readiness) in ready.drain() {
-            let Some((chunk, slot)) = table.slots.find(id) else { continue };
-            let Some(fd) = chunk.fds.get(slot) else { continue };
+        ready.take_each(|id, readiness| {
+            let Some((chunk, slot)) = table.slots.find(id) else { return };
+            let Some(fd) = chunk.fds.get(slot) else { return };
             fd.found.set(fd.found.get() | readiness);
             if !fd.is_ready() {
-                continue;
+                return;
             }
             let node = chunk.node(slot);
             if node.state.get() == State::Idle {
-                table.ready.push(&table.slots, slot);
+                table.ready.push_node(&table.slots, slot, node);
             }
             if !fd.untold().is_empty() {
                 node.pos.set(1);
             }
-        }
+        });
     }
 
     /// Lets the driver look for an outer loop that may wait for edges. That loop hears of nothing

@@ -68,7 +68,7 @@ pub(crate) use self::spin::Looks;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;
 pub(crate) use self::wait::{Next, Patience};
-use crate::driver::{Clock, Driver, Native};
+use crate::driver::{AnyDriver, Clock, Driver, Native};
 pub(crate) use crate::sync::strand;
 use crate::sys::Time;
 
@@ -198,7 +198,7 @@ impl Reactor {
     }
 
     #[track_caller]
-    fn with_settings(driver: Box<dyn Driver>, settings: &Settings) -> Reactor {
+    fn with_settings(driver: AnyDriver, settings: &Settings) -> Reactor {
         let core = Rc::new(Core::new(driver, settings));
         fork::enter(&core);
         Reactor { handle: Handle { core } }
@@ -282,7 +282,7 @@ impl Builder {
     /// None at present.
     #[track_caller]
     pub fn build_with(self, driver: impl Driver + 'static) -> io::Result<Reactor> {
-        Ok(Reactor::with_settings(Box::new(driver), &self.settings))
+        Ok(Reactor::with_settings(AnyDriver::of(driver), &self.settings))
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::core::{Core, ReactorTable, Rehearsal};
 use super::parts::counters::add;
+#[cfg(doc)]
+use super::parts::spinner::Spinner;
 use super::parts::spinner::{LAST_STRETCH, LOOKS, REHEARSED_BEFORE, TIME_SLICE};
 use crate::sync::WATCH;
 use crate::sys::Time;
@@ -27,7 +29,7 @@ impl<F: Fn() -> bool> Looks for F {
 }
 
 impl Core {
-    /// Looks for work, without sleeping. Returns true if there is a ready source, a call from
+    /// Looks for work, without sleeping, after [`Spinner::begins`]. Returns true if there is a ready source, a call from
     /// outside, or a deadline that has come.
     #[inline(never)]
     pub(super) fn spin(self: &Rc<Core>, until: Time, looks: &impl Looks) -> bool {
@@ -50,7 +52,7 @@ impl Core {
                 return true;
             }
         }
-        if !spinner.attempts() {
+        if spinner.precise > 0 && !spinner.attempts() {
             return false;
         }
         let begin = self.clock.refresh();

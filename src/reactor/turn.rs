@@ -18,7 +18,7 @@ use super::parts::heap::NEVER;
 use super::parts::slots::{Node, State};
 use super::parts::usage::is_sparse;
 use super::spin::Looks;
-use crate::driver::{Driver, ReadyFds, Wait, WakeWindow};
+use crate::driver::{Wait, WakeWindow};
 use crate::sync::{Ordering, fence, rest, settle_fence};
 use crate::sys::Time;
 
@@ -47,13 +47,24 @@ impl Core {
         self.look();
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look(self: &Rc<Core>) {
-        if self.clock.begin_turn(self.timers.next_due.get()) {
-            self.expire(self.clock.now());
+        self.clock.forget_reading();
+        let due = self.timers.next_due.get();
+        if due != NEVER {
+            self.expire_due(due);
         }
         if self.turn_work.get() || self.notify.is_posted() {
             self.do_turn_work();
+        } else {
+            self.poll_fds_of_turn();
+        }
+    }
+
+    /// Makes the sources ready whose time has come, if the first key is due.
+    fn expire_due(&self, due: u64) {
+        if self.clock.is_due(due) {
+            self.expire(self.clock.now());
         }
     }
 
@@ -87,8 +98,8 @@ impl Core {
         }
         self.clock.refresh();
         self.expire_all();
+        self.poll_fds();
         if self.turn_work.get() || self.notify.is_posted() {
-            self.poll_fds();
             if self.run_batch(usize::MAX, Again::Before(end)) {
                 self.settle_behind();
             }
@@ -103,7 +114,7 @@ impl Core {
         self.poll_fds_of_turn();
         if self.notify.is_posted() || self.table.borrow().callbacks.len() > 0 {
             self.run_posts_and_callbacks(Again::Yes);
-        } else if !self.fds.are_registered() {
+        } else {
             self.settle_turn_work();
         }
     }
@@ -113,17 +124,19 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(crate) fn look_behind_posts(self: &Rc<Core>) {
-        if self.clock.begin_turn(self.timers.next_due.get()) {
-            self.expire(self.clock.now());
+        self.clock.forget_reading();
+        let due = self.timers.next_due.get();
+        if due != NEVER {
+            self.expire_due(due);
         }
         self.poll_fds();
         self.run_posts_and_callbacks(Again::No);
     }
 
-    /// Decides if the next turn begins with callbacks, fds or memory to handle.
+    /// Decides if the next turn begins with callbacks or memory to handle.
     pub(super) fn settle_turn_work(&self) {
         let due = self.table.borrow().callbacks.len() > 0;
-        self.turn_work.set(due || self.fds.are_registered() || self.memory.untidy.get());
+        self.turn_work.set(due || self.memory.untidy.get());
     }
 
     #[inline(never)]
@@ -315,7 +328,7 @@ impl Core {
             self.clear_self_wake()?;
         }
         let until = until.unwrap_or(Time::MAX);
-        if !is_over && self.spinner.is_on() && self.spin(until, &looks) {
+        if !is_over && self.spinner.begins() && self.spin(until, &looks) {
             std::mem::forget(sleep);
             self.request_turn_after_poll();
             return Ok(Blocked::Ended);
@@ -406,8 +419,15 @@ impl Core {
     /// Lets the driver wait. Afterwards the fds that it found ready are ready.
     #[inline(always)] // see Notify::wake
     pub(super) fn drive(&self, deadline: Option<WakeWindow>, how: Wait) -> io::Result<()> {
-        let waited = self.ask_driver(|driver, ready| driver.wait(deadline, how, ready))?;
-        self.looked();
+        let mut drive = self.begin_drive()?;
+        // No closure, which would be one more open frame.
+        let waited = match drive.driving() {
+            Driving { driver: Some(driver), ready } => driver.wait(deadline, how, ready),
+            _ => return Err(self.gone()),
+        };
+        drive.end();
+        std::mem::forget(drive);
+        self.looked(how == Wait::Block);
         waited.or_else(unless_interrupted)
     }
 
@@ -415,26 +435,21 @@ impl Core {
     pub(super) fn arm_driver(&self, deadline: Option<WakeWindow>) -> io::Result<()> {
         let mut left = 16; // times that an interrupted arm is made again
         loop {
-            let arm = |driver: &mut dyn Driver| deadline.map_or(Ok(()), |at| driver.arm(at));
-            match self.ask_driver(|driver, _| arm(driver))? {
+            let mut drive = self.begin_drive()?;
+            let driver = drive.driving().driver.as_mut().ok_or_else(|| self.gone())?;
+            match deadline.map_or(Ok(()), |at| driver.arm(at)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && left > 0 => left -= 1,
                 armed => return armed,
             }
         }
     }
 
-    /// Calls `f` with the driver, which may use the reactor and drop it.
+    /// Begins a call of the driver, which may use the reactor and drop it.
     #[inline(always)] // see Notify::wake
-    fn ask_driver<R>(&self, f: impl FnOnce(&mut dyn Driver, &mut ReadyFds) -> R) -> io::Result<R> {
+    fn begin_drive(&self) -> io::Result<Drive<'_>> {
         self.check_process()?;
         let Ok(driving) = self.driving.try_borrow_mut() else { return Err(busy()) };
-        let mut drive = Drive { core: self, driving: Some(driving) };
-        let Driving { driver, ready } = drive.driving();
-        let driver = driver.as_mut().ok_or_else(|| self.gone())?;
-        let answer = f(&mut **driver, ready);
-        drive.end();
-        std::mem::forget(drive);
-        Ok(answer)
+        Ok(Drive { core: self, driving: Some(driving) })
     }
 }
 

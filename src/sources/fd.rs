@@ -398,6 +398,7 @@ impl<T: AsFd> Fd<T> {
         self.forget(readiness);
     }
 
+    #[inline]
     fn forget(&self, readiness: Readiness) {
         // Nobody can be told of an error. The driver's next wait says what is wrong with it, and
         // until then the source stays as ready as it was.

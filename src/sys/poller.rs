@@ -227,7 +227,7 @@ impl PollEvents {
     }
 
     /// Iterates over the events of the last wait.
-    #[inline]
+    #[inline(always)]
     pub fn iter(&self) -> impl Iterator<Item = PollEvent> + '_ {
         self.0.iter().map(PollEvent)
     }

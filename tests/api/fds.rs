@@ -549,6 +549,24 @@ fn a_busy_loop_polls_at_the_poll_interval() {
     assert_eq!((reactor.stats() - before).polls, 1, "a turn needs a single poll");
 }
 
+#[test]
+fn the_turn_after_a_sleep_does_not_poll() {
+    let settings = Reactor::builder().poll_interval(Duration::from_nanos(1)).spin(Spin::Off);
+    let reactor = support::build(settings);
+    let (_theirs, ours) = pair();
+    let _fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(Duration::from_millis(1));
+    select! { reactor; recv(timer) -> _due => {} }
+    let polls = || {
+        let before = reactor.stats();
+        tx.try_send(()).unwrap();
+        select! { reactor; recv(inbox) -> _ => {} }
+        (reactor.stats() - before).polls
+    };
+    assert_eq!([polls(), polls()], [0, 1]);
+}
+
 /// Keeps a turn awake, and makes an fd ready meanwhile.
 struct KeepAwake(AtomicU32, UnixStream);
 

@@ -1008,3 +1008,16 @@ fn only_fresh_now_moves_within_a_turn() {
     drop(reactor);
     assert_eq!(handle.fresh_now(), sim.now());
 }
+
+#[test]
+fn a_deadline_in_a_microsecond_needs_no_kernel_timer() {
+    let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
+    let timer = reactor.timer();
+    for _ in 0..100 {
+        timer.reset(Duration::from_micros(1));
+        let at = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> due => assert_eq!(due, at) }
+        assert!(Time::now() >= at);
+    }
+    assert_eq!(reactor.stats().arms, 0);
+}

@@ -117,7 +117,7 @@ pub fn contestant(name: &str) -> Contestant {
         "timer" => rearm::in_rust(),
         "turn" => turn::in_rust(),
         "wake" => kernel::wakes(),
-        "tick" => kernel::ticks(),
+        "tick" => kernel::near_ticks(),
         "timed" => kernel::timed_waits(),
         _ => vec![chain::pollmux(true), chain::raw_epoll()],
     };

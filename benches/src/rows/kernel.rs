@@ -19,8 +19,9 @@ use crate::raw;
 use crate::row::{Bound, Family, row};
 
 const FAR: Duration = Duration::from_secs(1_000);
-/// The time from now to the deadline of a tick.
+/// The time from now to the deadline of a tick: shorter than a sleep takes, and longer.
 const STEP: Duration = Duration::from_micros(1);
+const LONG_STEP: Duration = Duration::from_micros(20);
 pub const SLACK: Duration = Duration::from_micros(50);
 
 pub fn families() -> Vec<Family> {
@@ -39,7 +40,7 @@ pub fn families() -> Vec<Family> {
             .goal(at_most(1.10))],
         ),
         Family::new(
-            |_| ticks(),
+            |_| ticks(STEP),
             [row(
                 "kernel/tick",
                 "A tick after 1 µs, beside the clock, `timerfd_settime` and `epoll_wait`.",
@@ -49,6 +50,18 @@ pub fn families() -> Vec<Family> {
             .gate(at_most(1.15))
             .goal(Bound::Ratio(1.0))
             .beside(&["pollmux::sys", "pollmux with slack", "raw epoll_pwait2"])],
+        )
+        .slices((20, 60), (11, 31)),
+        Family::new(
+            |_| ticks(LONG_STEP),
+            [row(
+                "kernel/tick/20us",
+                "A tick after 20 µs, for which both arm the timer and sleep.",
+                "pollmux select!",
+                &["raw"],
+            )
+            .gate(at_most(1.15))
+            .goal(Bound::Ratio(1.0))],
         )
         .slices((20, 60), (11, 31)),
         Family::new(
@@ -116,31 +129,35 @@ fn raw_wake(name: &str) -> Contestant {
     })
 }
 
-pub fn ticks() -> Vec<Contestant> {
-    let ours = |name: &str, reactor: io::Result<Reactor>| {
+pub fn near_ticks() -> Vec<Contestant> {
+    ticks(STEP)
+}
+
+fn ticks(step: Duration) -> Vec<Contestant> {
+    let ours = move |name: &str, reactor: io::Result<Reactor>| {
         let reactor = reactor.expect("a reactor");
         let timer = reactor.timer();
         let handle = reactor.handle();
         Contestant::on(name, &handle, move || {
-            timer.reset(STEP);
+            timer.reset(step);
             select! { reactor; recv(timer) -> _due => {} }
         })
     };
     let (epoll, timerfd, mut events) = (raw::epoll(), raw::timerfd(), raw::events());
     assert_eq!(raw::add(&epoll, &timerfd, raw::EDGE), 0);
     let raw = Contestant::ops("raw", move || {
-        raw::settime(&timerfd, Time::now() + STEP);
+        raw::settime(&timerfd, Time::now() + step);
         assert_eq!(raw::wait(&epoll, &mut events, -1), 1);
     });
     let poller = Poller::new().expect("a poller");
     let timer = PollerTimer::new(&poller, 1).expect("a timer");
     let mut found = PollEvents::with_capacity(16);
     let sys = Contestant::ops("pollmux::sys", move || {
-        poller.arm_and_wait(&timer, Time::now() + STEP, &mut found, None).expect("a wait");
+        poller.arm_and_wait(&timer, Time::now() + step, &mut found, None).expect("a wait");
     });
     let (epoll, mut events) = (raw::epoll(), raw::events());
     let pwait2 = Contestant::ops("raw epoll_pwait2", move || {
-        let due = Time::now() + STEP;
+        let due = Time::now() + step;
         assert_eq!(raw::pwait2(&epoll, &mut events, due - Time::now()), 0);
     });
     vec![

@@ -2,8 +2,12 @@
 //! a reading of the clock plus the delay. The lateness ends when the code that the timer is for
 //! reads the clock.
 //!
-//! The contestants take turns, sample by sample. Delays of 100 ms and more run side by side, a
-//! thread for each contestant, staggered evenly, so that no two are awake at once.
+//! The contestants take turns, sample by sample. Delays of 100 ms and more run side by side. Each
+//! contestant has several threads, and each thread has one timer. The threads are staggered evenly
+//! and in a random order, so that no two are awake at once, and no contestant always comes after
+//! the same other one. After so long a sleep the lateness depends on the machine more than on the
+//! code, and half of the samples are 60 µs apart. So a row of few samples says nothing: `Bound` has
+//! the doubt in a median.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -15,7 +19,7 @@ use std::time::{Duration, Instant};
 use pollmux::{Reactor, Time, select};
 
 use super::tokio_runtime;
-use crate::measure::Measured;
+use crate::measure::{Measured, shuffled};
 use crate::native::{self, Peer};
 use crate::raw;
 use crate::row::{Bound, Family, Task, row};
@@ -27,9 +31,13 @@ pub const DELAYS: [(u64, &str, [usize; 3]); 5] = [
     (100, "100us", [2, 300, 3_000]),
     (1_000, "1ms", [2, 150, 1_000]),
     (10_000, "10ms", [1, 60, 250]),
-    (100_000, "100ms", [1, 30, 150]),
-    (1_000_000, "1s", [0, 8, 40]),
+    (100_000, "100ms", [1, 180, 900]),
+    (1_000_000, "1s", [0, 128, 640]),
 ];
+/// The time between two threads that wait side by side, at least.
+const APART: Duration = Duration::from_micros(1_500);
+/// The most threads of a contestant.
+const THREADS: usize = 16;
 const PEERS: [&str; 1] = ["raw timerfd"];
 const OTHERS: [&str; 8] = [
     "crossbeam",
@@ -285,30 +293,40 @@ fn in_turn(
     chosen.iter().zip(all).map(|((name, _), late)| Measured::new(name, late)).collect()
 }
 
-/// Runs each contestant on a thread of its own. A cycle is the delay and half a step more, so a
-/// contestant wakes up half-way between the times when two others do.
+/// Runs each contestant on several threads, `n` waits in all. A cycle is the delay and half a step
+/// more, so a thread wakes up half-way between the times when two others do.
 fn side_by_side(chosen: &[(&str, Make)], delay: Duration, n: usize) -> Vec<Measured> {
-    let threads = chosen.len() as u32;
-    let cycle = delay + delay / (2 * threads);
-    let begin = Instant::now() + Duration::from_millis(50);
+    let fit = delay.as_nanos() / APART.as_nanos() / chosen.len() as u128;
+    let each = (fit as usize).clamp(1, THREADS).min(n);
+    let threads = each * chosen.len();
+    raw::allow_fds(threads as u64 * 8 + 200);
+    let step = delay / threads as u32;
+    let cycle = delay + step / 2;
+    let begin = Instant::now() + Duration::from_millis(50) + threads as u32 * APART;
+    let places = shuffled(threads);
+    let run = |make: Make, place: usize| {
+        let mut wait = make();
+        warm_up(&mut wait);
+        let rounds = 0..n.div_ceil(each) as u32;
+        let at = |round| begin + cycle * round + cycle / threads as u32 * place as u32;
+        let late = rounds.map(|round| {
+            thread::sleep(at(round).saturating_duration_since(Instant::now()));
+            wait(delay) as f64
+        });
+        late.collect::<Vec<_>>()
+    };
     thread::scope(|scope| {
-        let running: Vec<_> = (0..threads)
-            .zip(chosen)
-            .map(|(i, (name, make))| {
-                scope.spawn(move || {
-                    let mut wait = make();
-                    warm_up(&mut wait);
-                    let mut late = Vec::with_capacity(n);
-                    for round in 0..n as u32 {
-                        let at = begin + cycle * round + cycle / threads * i;
-                        thread::sleep(at.saturating_duration_since(Instant::now()));
-                        late.push(wait(delay) as f64);
-                    }
-                    Measured::new(name, late)
-                })
-            })
-            .collect();
-        running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        let spawn = |(i, place): (usize, &usize)| {
+            let (make, place) = (chosen[i / each].1, *place);
+            scope.spawn(move || run(make, place))
+        };
+        let mut running: Vec<_> = places.iter().enumerate().map(spawn).collect();
+        let late = chosen.iter().map(|(name, _)| {
+            let threads = running.drain(..each);
+            let late = threads.flat_map(|thread| thread.join().expect("no panic")).collect();
+            Measured::new(name, late)
+        });
+        late.collect()
     })
 }
 

@@ -219,9 +219,27 @@ impl Channels {
         self.quiet_near(table).map(|probe| probe.look())
     }
 
-    /// Asks the channels that are near for a wake-up. A fence and a look must follow.
-    pub(crate) fn ask_near<O: Owner>(&self, table: &Table<O>) {
+    /// Returns true if a channel is near.
+    #[inline]
+    pub(crate) fn has_near(&self) -> bool {
+        !self.near.is_empty()
+    }
+
+    /// Returns true if a wait has to look at a channel, or to ask one.
+    #[inline]
+    pub(crate) fn has_listed(&self) -> bool {
+        self.near.len() | self.unasked.len() | self.unsure.len() != 0
+    }
+
+    /// Lets no channel become near until [`unask_near`](Self::unask_near).
+    #[inline]
+    pub(crate) fn begin_asking(&self) {
         self.asked.set(true);
+    }
+
+    /// Asks the channels that are near for a wake-up, after [`begin_asking`](Self::begin_asking). A
+    /// fence and a look must follow.
+    pub(crate) fn ask_near<O: Owner>(&self, table: &Table<O>) {
         self.quiet_near(table).for_each(|probe| probe.ask(Request::Wake));
     }
 

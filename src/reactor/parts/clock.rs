@@ -67,11 +67,10 @@ impl TurnClock {
         matches!(self.source, Source::Virtual(_))
     }
 
-    /// Begins a turn. Returns true if this deadline (ns) is due: then the turn has its reading.
+    /// Begins a turn, which has no reading yet.
     #[inline]
-    pub(crate) fn begin_turn(&self, deadline: u64) -> bool {
+    pub(crate) fn forget_reading(&self) {
         self.turn.set(None);
-        deadline != u64::MAX && self.is_due(deadline)
     }
 
     /// Returns true if the time is `deadline` (ns) or later. Reads the clock precisely, for the

@@ -119,6 +119,9 @@ pub(crate) struct Fds {
     pub(crate) looked_at: Cell<Option<Mark>>,
     /// The turn of the last look; 0 if the turn has stayed awake since, where a sleep looks.
     pub(crate) looked_in: Cell<u64>,
+    /// The last turn that begins without a look: the turn of the last look, or the turn after it if
+    /// that look was a sleep.
+    seen_until: Cell<u64>,
     /// The last look for an outer loop may have left fds for want of room.
     pub(crate) more: Cell<bool>,
     /// Tokens of sources that are in the ready list and have told everything: the next report
@@ -168,15 +171,24 @@ impl Fds {
         self.registered.get() > 0
     }
 
+    /// Notes a look, which was a sleep or not.
     #[inline]
-    pub(crate) fn looked(&self, at: Mark, turn: u64) {
+    pub(crate) fn looked(&self, at: Mark, turn: u64, slept: bool) {
         self.looked_in.set(turn);
+        self.seen_until.set(turn + u64::from(slept && self.interval > 0));
         self.looked_at.set(Some(at));
+    }
+
+    /// Returns true if the turn begins with a look, if it is time for one.
+    #[inline]
+    pub(crate) fn may_be_looked_at(&self, turn: u64) -> bool {
+        self.are_registered() && self.seen_until.get() < turn
     }
 
     /// The turn goes on and has not slept: its last look does not count any more.
     #[inline]
     pub(crate) fn stayed_awake(&self) {
         self.looked_in.set(0);
+        self.seen_until.set(0);
     }
 }

@@ -27,7 +27,11 @@ struct Links {
 }
 
 fn links<O: Owner>(slots: &Slots<O>, slot: u32) -> Links {
-    let packed = slots.node(slot).seq.get();
+    links_of(slots.node(slot))
+}
+
+fn links_of(node: &Node) -> Links {
+    let packed = node.seq.get();
     Links { prev: (packed >> 32) as u32, next: packed as u32 }
 }
 
@@ -154,7 +158,7 @@ impl Ready {
     pub(crate) fn remove_node<O: Owner>(&mut self, slots: &Slots<O>, node: &Node) {
         debug_assert_eq!(node.state.get(), self.state);
         node.state.set(State::Idle);
-        let (prev, next) = ((node.seq.get() >> 32) as u32, node.seq.get() as u32);
+        let Links { prev, next } = links_of(node);
         match prev {
             NONE => self.head = next,
             prev => set_links(slots, prev, Links { next, ..links(slots, prev) }),

@@ -28,7 +28,7 @@ use crate::sys::{Time, nanos};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Spin {
-    /// Sleeps at once.
+    /// Sleeps at once, unless a deadline is within 2 µs.
     Off,
     /// Up to 20 µs, while that has paid lately. Off where the thread that makes the reactor may use
     /// one core only. The default.
@@ -106,9 +106,11 @@ impl Spinner {
         }
     }
 
+    /// Returns true if a look for work precedes this sleep. Counts the sleep, unless a deadline may
+    /// be met by spinning: then the look itself counts it.
     #[inline]
-    pub(crate) fn is_on(&self) -> bool {
-        self.limit | self.precise != 0
+    pub(crate) fn begins(&self) -> bool {
+        self.precise > 0 || self.attempts()
     }
 
     /// Returns the number of sleeps that spinning made unnecessary.
@@ -134,7 +136,8 @@ impl Spinner {
         WakeWindow { earliest: earliest - ahead, latest: latest - ahead }
     }
 
-    /// Returns true if a spin precedes this sleep.
+    /// Returns true if a spin for messages precedes this sleep.
+    #[inline]
     pub(crate) fn attempts(&self) -> bool {
         if self.limit == 0 || !self.adaptive || self.credit.get() > 0 {
             return self.limit > 0;
@@ -198,10 +201,10 @@ mod tests {
 
     #[test]
     fn there_is_no_spinning_in_virtual_time_and_none_when_off() {
-        assert!(!Spinner::new(Spin::Adaptive, Duration::from_micros(50), true).is_on());
-        assert!(!Spinner::new(Spin::Off, Duration::ZERO, false).is_on());
-        assert!(!Spinner::new(Duration::ZERO.into(), Duration::ZERO, false).is_on());
-        assert!(Spinner::new(Spin::Off, Duration::from_micros(50), false).is_on());
+        assert!(!Spinner::new(Spin::Adaptive, Duration::from_micros(50), true).begins());
+        assert!(!Spinner::new(Spin::Off, Duration::ZERO, false).begins());
+        assert!(!Spinner::new(Duration::ZERO.into(), Duration::ZERO, false).begins());
+        assert!(Spinner::new(Spin::Off, Duration::from_micros(50), false).begins());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::Slot;
 use crate::driver::foreign::EventsId;
 use crate::reactor::core::{Driving, busy, closed};
 use crate::reactor::parts::fds::{FdRecord, once_only, wanted};
-use crate::reactor::parts::slots::PATIENCE;
+use crate::reactor::parts::slots::{PATIENCE, State};
 use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, errors};
 
@@ -83,7 +83,6 @@ impl Slot {
         let more = watched.saturating_sub(told.len());
         told.reserve(more);
         core.fds.registered.set(watched);
-        core.turn_work.set(true);
         Ok(())
     }
 
@@ -91,7 +90,6 @@ impl Slot {
         let core = self.core();
         self.fd_record().reset();
         core.fds.registered.set(core.fds.registered.get() - 1);
-        core.settle_turn_work();
     }
 
     /// Stops waiting for the driver's events.
@@ -126,6 +124,7 @@ impl Slot {
         }
     }
 
+    #[inline]
     fn fd_record(&self) -> &FdRecord {
         self.chunk.fds.of(self.slot)
     }
@@ -135,13 +134,15 @@ impl Slot {
     }
 
     /// Clears a readiness that the fd no longer has.
+    #[inline]
     pub(crate) fn forget_readiness(&self, readiness: Readiness) {
         let fd = self.fd_record();
         let found = fd.found.get().without(readiness);
         fd.found.set(found);
-        if (found & fd.wanted.get()).is_empty() && self.is_ready() {
+        let node = self.node();
+        if (found & fd.wanted.get()).is_empty() && node.state.get() == State::Ready {
             let table = &mut *self.core().table.borrow_mut();
-            table.ready.remove(&table.slots, self.slot);
+            table.ready.remove_node(&table.slots, node);
         }
     }
 
@@ -207,12 +208,13 @@ impl Slot {
     /// Something was done about what the source reports: it does not spin.
     #[inline]
     pub(crate) fn progressed(&self) {
-        if self.is_ready() {
+        let node = self.node();
+        if node.state.get() == State::Ready {
             // The first report tells what is told once.
             let tells_all = |fd: &FdRecord| !fd.untold().is_empty();
             let patience =
                 if self.chunk.fds.get(self.slot).is_some_and(tells_all) { 1 } else { PATIENCE };
-            self.node().pos.set(patience);
+            node.pos.set(patience);
         }
     }
 

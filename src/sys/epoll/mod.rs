@@ -250,7 +250,7 @@ impl Events {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
         self.list[..self.ready].iter().map(|e| Event { id: e.u64, flags: e.events })
     }

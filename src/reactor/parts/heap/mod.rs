@@ -266,8 +266,10 @@ impl Heap {
             self.move_earlier(slots, node, slot);
         } else if is_earlier && !self.pull(node, slot, deadline, seq) {
             self.settle(slots);
-            let noted = self.pull(node, slot, deadline, seq);
-            debug_assert!(noted, "the list was emptied");
+            if !self.pull(node, slot, deadline, seq) {
+                // The heap has become small: holes at its end went.
+                self.move_earlier(slots, node, slot);
+            }
         }
     }
 

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_times_makes_so_many_operations() {
+    fn a_run_of_times_counts_its_operations() {
         for times in [1, 255, 256, 257, 5_000] {
             let mut n = 0;
             time(Run::Times(times), || n += 1);

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_was_not_measured_says_why() {
+    fn an_unmeasured_row_gives_the_reason() {
         let row = row("a/b", "Does it.", "gone", &["fast"]).ratios(1.0, 1.0).fill(&figures());
         assert_eq!((&*row.met, row.skipped.as_deref()), ("skipped", Some("no header")));
     }

@@ -15,7 +15,7 @@ fn names_of_rows() -> BTreeSet<String> {
 
 /// Runs each contestant for an instant. The figures mean nothing.
 #[test]
-fn each_row_is_measured_or_says_why_not() {
+fn each_row_is_measured_or_gives_a_reason() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = |name: &str| folder.join(name);
     let status = Command::new(PROGRAM)

@@ -10,7 +10,7 @@ use crate::reactor::models::reactor;
 
 /// Mutation: a cancellation rings each bell at once. The reactor wakes up for each of them.
 #[test]
-fn a_cancellation_wakes_a_reactor_once_for_all_its_sources() {
+fn one_cancellation_wakes_a_reactor_once() {
     loom::model(|| {
         let (context, canceller) = Context::background().with_cancel();
         let (reactor, bed) = reactor();

@@ -63,7 +63,7 @@ fn cancel_against_park(park: fn(&Hook, &Notify, &Bed)) {
 }
 
 models! {
-    fn of_two_cancellations_one_is_first_and_its_reason_stays() {
+    fn the_first_cancellation_keeps_its_reason() {
         let (context, canceller) = Context::background().with_cancel();
         let other = canceller.clone();
         let there = thread::spawn(move || other.cancel_with("there"));
@@ -75,7 +75,7 @@ models! {
         assert_eq!(context.cause().unwrap().to_string(), seen);
     }
 
-    fn cancelling_a_parent_against_cancelling_its_child() {
+    fn two_cancellations_of_parent_and_child() {
         let (parent, cancel_parent) = Context::background().with_cancel();
         let (child, cancel_child) = parent.with_cancel();
         let (grandchild, _) = child.with_cancel();
@@ -88,7 +88,7 @@ models! {
         assert_eq!(grandchild.cause().unwrap().to_string(), reason);
     }
 
-    fn a_child_that_is_made_while_the_parent_is_cancelled_ends_with_it() {
+    fn making_a_child_against_cancel() {
         let (parent, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (child, _canceller) = parent.with_cancel();
@@ -98,7 +98,7 @@ models! {
         assert_eq!(grandchild.err(), Some(ContextError::Cancelled));
     }
 
-    fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
+    fn dropping_a_child_against_cancel() {
         let (parent, canceller) = cancellable();
         let child = parent.with_cancel();
         let (grandchild, _canceller) = child.0.with_cancel();
@@ -113,7 +113,7 @@ models! {
         drop(grandchild);
     }
 
-    fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
+    fn adding_a_hook_against_cancel() {
         let (context, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (notify, _) = party();
@@ -145,7 +145,7 @@ models! {
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     }
 
-    fn a_watch_taken_down_against_cancel() {
+    fn removing_a_hook_against_cancel() {
         let (context, canceller) = cancellable();
         let (notify, _) = party();
         let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
@@ -169,7 +169,7 @@ fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> 
 }
 
 models! {
-    fn cancel_against_park_with_something_left_for_the_end() {
+    fn after_cancel_runs_once_against_a_wait() {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let there = thread::spawn(move || canceller.cancel());
         let ran = Rc::default();
@@ -180,7 +180,7 @@ models! {
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     }
 
-    fn two_cancellations_against_park_with_something_left_for_both_ends() {
+    fn after_cancel_runs_once_for_two_cancellations() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (reactor, _) = reactor();
@@ -197,7 +197,7 @@ models! {
         assert_eq!((ran.get(), reactor.stats().live), (2, 0), "each once");
     }
 
-    fn cancel_against_embedded_turns_with_something_left_for_the_end() {
+    fn after_cancel_runs_in_an_embedded_turn() {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let inner = reactor.embed().unwrap();
         let there = thread::spawn(move || canceller.cancel());
@@ -210,7 +210,7 @@ models! {
         assert!(there.join().unwrap());
     }
 
-    fn stop_against_cancel_prevents_it_or_it_has_run() {
+    fn a_stopped_after_cancel_never_runs() {
         let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
         let ran = Rc::default();
         let after = reactor.after_cancel(&context, count(&reactor, &ran));
@@ -227,7 +227,7 @@ models! {
         assert_eq!(ran.get(), u32::from(!stopped));
     }
 
-    fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
+    fn after_cancel_against_the_drop_of_its_reactor() {
         let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
         let held = Rc::new(());
         let hold = held.clone();
@@ -288,7 +288,7 @@ models! {
         assert_eq!(counts[2].load(Relaxed), 0);
     }
 
-    fn what_is_added_against_a_close_is_found_or_refused() {
+    fn an_add_against_a_close_is_never_lost() {
         let (registry, entries, counts) = registry(1);
         let other = registry.clone();
         let new = Entry::new(Counted(1, counts.clone()));

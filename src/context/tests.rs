@@ -23,7 +23,7 @@ fn hanging(context: &Context) -> (usize, usize) {
 
 /// Go's TestCancelRemoves.
 #[test]
-fn children_and_bells_that_are_dropped_leave_the_tree() -> io::Result<()> {
+fn dropped_children_and_bells_leave_the_tree() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let (root, _canceller) = reactor.context().with_cancel();
     let child = root.with_cancel();
@@ -42,7 +42,7 @@ fn children_and_bells_that_are_dropped_leave_the_tree() -> io::Result<()> {
 }
 
 #[test]
-fn what_has_been_cancelled_holds_nothing() -> io::Result<()> {
+fn a_cancelled_context_holds_nothing() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let (root, canceller) = reactor.context().with_cancel();
     let (child, _child) = root.with_cancel();
@@ -56,7 +56,7 @@ fn what_has_been_cancelled_holds_nothing() -> io::Result<()> {
 }
 
 #[test]
-fn what_is_below_no_root_but_the_background_is_in_no_list() {
+fn a_child_of_the_background_is_unlisted() {
     let (context, _canceller) = Context::background().with_cancel();
     assert!(context.node.is_some_and(|node| node.place.is_none()));
 }
@@ -99,7 +99,7 @@ fn cancellable() -> (Context, Canceller) {
 }
 
 #[test]
-fn asking_waits_for_nobody() {
+fn queries_wait_for_no_thread() {
     let (context, _canceller) = Context::background().with_timeout(Duration::ZERO);
     beside_a_stopped_thread(&context, move |context, stop| {
         stop();
@@ -115,7 +115,7 @@ fn asking_waits_for_nobody() {
 }
 
 #[test]
-fn making_a_child_waits_for_nobody() {
+fn making_a_child_waits_for_no_thread() {
     let (context, canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         stop();
@@ -128,7 +128,7 @@ fn making_a_child_waits_for_nobody() {
 }
 
 #[test]
-fn dropping_a_child_waits_for_nobody() {
+fn dropping_a_child_waits_for_no_thread() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let children: Vec<_> = (0..100).map(|_| context.with_cancel()).collect();
@@ -139,7 +139,7 @@ fn dropping_a_child_waits_for_nobody() {
 }
 
 #[test]
-fn making_and_dropping_done_wait_for_nobody() {
+fn making_and_dropping_done_never_wait() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let reactor = Reactor::new().unwrap();
@@ -152,7 +152,7 @@ fn making_and_dropping_done_wait_for_nobody() {
 }
 
 #[test]
-fn making_and_stopping_after_cancel_wait_for_nobody() {
+fn making_and_stopping_after_cancel_never_wait() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let reactor = Reactor::new().unwrap();
@@ -168,7 +168,7 @@ fn making_and_stopping_after_cancel_wait_for_nobody() {
 }
 
 #[test]
-fn a_deadline_ends_a_wait_beside_a_stopped_thread() {
+fn a_deadline_expires_beside_a_stopped_thread() {
     let sim = Sim::new();
     let root = Context::on_clock(sim.clock());
     let (context, _canceller) = root.with_timeout(Duration::from_secs(1));
@@ -208,7 +208,7 @@ fn a_cancellation_wakes_loops_beside_a_stopped_thread() {
 
 /// The canceller has ended the root and not reached what hangs there.
 #[test]
-fn a_stopped_canceller_delays_only_what_it_has_not_reached() -> io::Result<()> {
+fn a_stopped_canceller_delays_only_unreached_nodes() -> io::Result<()> {
     let (root, canceller) = cancellable();
     let (below, cancel_below) = root.with_cancel();
     let (deadline, _) = root.with_timeout(Duration::ZERO);

@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wake_up_before_the_poller_ends_a_real_wait() {
+    fn an_early_wake_up_ends_a_real_wait() {
         let grace = Duration::from_secs(60);
         let mut sim = Sim::new().grace(grace);
         let begin = Time::now();

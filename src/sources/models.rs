@@ -50,17 +50,17 @@ fn an_outbox_against_a_receive() {
 
 /// Mutation: no `heavy_fence` in `RoomRequest::enter`.
 #[test]
-fn an_outbox_is_told_of_room_by_asymmetric_fences() {
+fn asymmetric_fences_report_room_to_an_outbox() {
     with_fences(Fences::Asymmetric, an_outbox_against_a_receive);
 }
 
 #[test]
-fn an_outbox_is_told_of_room_by_symmetric_fences() {
+fn symmetric_fences_report_room_to_an_outbox() {
     with_fences(Fences::Symmetric, an_outbox_against_a_receive);
 }
 
 models! {
-    fn an_outbox_is_told_that_the_receiver_is_gone() {
+    fn the_receivers_drop_ends_an_outboxs_wait() {
         let (reactor, _) = reactor();
         let (tx, rx) = channel::bounded(1);
         let outbox = reactor.register_with(7, tx).unwrap();
@@ -73,7 +73,7 @@ models! {
     /// One thread may take the bell out of the list, and ring it when the outbox has asked again.
     ///
     /// Mutation: `RoomRequest::ask_and_look` does not hear the bell.
-    fn an_outbox_asks_again_while_a_late_thread_rings() {
+    fn a_late_ring_loses_no_room() {
         let (reactor, _) = reactor();
         let (tx, rx) = channel::bounded(2);
         let other = tx.clone();
@@ -89,7 +89,7 @@ models! {
         assert!(receiver.join().unwrap().try_iter().eq([1, 2]));
     }
 
-    fn an_outbox_that_goes_against_a_receive_takes_its_request_back() {
+    fn a_dropped_outbox_withdraws_its_request() {
         let (reactor, _) = reactor();
         let (tx, rx) = channel::bounded(1);
         let kept = tx.clone();

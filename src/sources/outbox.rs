@@ -372,7 +372,7 @@ mod tests {
 
     /// The outbox cannot enter its bell, so nobody rings: the loop looks again in a moment.
     #[test]
-    fn a_list_in_use_loses_no_room() {
+    fn a_locked_list_loses_no_room() {
         for is_embedded in [false, cfg!(not(flat))] {
             let reactor = Reactor::new().unwrap();
             let embedded = is_embedded.then(|| reactor.embed().unwrap());

@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_catches_up_and_a_delay_begins_anew() {
+    fn burst_catches_up_and_delay_restarts() {
         assert_eq!(MissedTickBehavior::Burst.next(100, 100, 350), (0, 200));
         assert_eq!(MissedTickBehavior::Delay.next(100, 100, 350), (2, 450));
         // On time, as tokio sees it: the grid is kept.

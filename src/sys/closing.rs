@@ -68,7 +68,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_number_is_kept_for_its_file_or_lent() {
+    fn a_closed_fds_number_is_borrowed_if_free() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let number = ours.as_raw_fd();
         // In use: it is the file's own.

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_creation_names_the_cause_and_the_remedy() {
+    fn a_failed_creation_names_cause_and_remedy() {
         let causes = [
             (libc::EMFILE, "RLIMIT_NOFILE"),
             (libc::ENFILE, "fs.file-max"),

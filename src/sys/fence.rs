@@ -131,7 +131,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn the_first_to_decide_the_mode_decides() {
+    fn the_first_decision_fixes_the_mode() {
         for (first, last) in [(ASYMMETRIC, SYMMETRIC), (SYMMETRIC, ASYMMETRIC)] {
             let mode = Mode::new();
             // The other thread decides while this one still asks the kernel.
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_with_symmetric_fences_has_them() {
+    fn a_symmetric_build_has_symmetric_fences() {
         init();
         assert_eq!(is_asymmetric(), MODE.get() == ASYMMETRIC);
         assert!(!(cfg!(symmetric) && is_asymmetric()));
@@ -155,7 +155,7 @@ mod tests {
     /// A filter of syscalls may come after the fences were set up. It holds for one thread.
     #[cfg(all(linux, not(symmetric)))]
     #[test]
-    fn a_refused_heavy_fence_says_so() {
+    fn a_refused_heavy_fence_returns_false() {
         init();
         let refusing = || {
             refuse_membarrier()
@@ -197,7 +197,7 @@ mod tests {
     /// The litmus test of the module's text, many times over. The two sides are made to meet in the
     /// middle. Without either fence this fails within a second on x86.
     #[test]
-    fn one_of_the_two_sides_always_sees_the_other() {
+    fn at_least_one_side_sees_the_other() {
         init();
         // All of them take half a second without the syscall, and too long with it.
         let (rounds, least) = (500_000, 20_000);

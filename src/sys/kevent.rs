@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_becomes_so_many_units() {
+    fn a_deadline_is_counted_in_units() {
         let ns = Timers { fflags: 0, unit_ns: 1, wall: None, restarts: true };
         let ms = Timers { fflags: 0, unit_ns: 1_000_000, wall: None, restarts: true };
         let longest = LONGEST.as_nanos() as u64;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_is_past_is_the_shortest_there_is() {
+    fn a_past_deadline_gives_the_shortest_timer() {
         for system in SYSTEMS {
             let timers = Timers::of(system, "99.9");
             for deadline in [0, 1, NOW - 1, NOW] {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rounding_makes_a_timer_early_nor_late_by_more_than_a_unit() {
+    fn rounding_is_never_early_and_under_a_unit() {
         for (system, release) in
             SYSTEMS.into_iter().flat_map(|system| [(system, "1.0"), (system, "99.9")])
         {
@@ -259,12 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn ticks_in_an_int_hold_the_longest_time() {
+    fn the_longest_time_fits_into_an_int() {
         assert!(LONGEST.as_secs() * 1_000 <= i32::MAX as u64);
     }
 
     #[test]
-    fn a_timer_that_does_not_restart_is_deleted_when_it_is_sure_to_be_there() {
+    fn only_an_existing_timer_is_deleted() {
         for system in SYSTEMS {
             let steps = Timers::of(system, "99.9").steps();
             let mut exists = [false, true]; // whether or not it was armed before
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_day_is_rounded_up_and_does_not_overflow() {
+    fn a_wall_time_is_rounded_up_and_saturates() {
         for (unit_ns, deadline, data) in [
             (1, 0, 0),
             (1, 5, 5),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_says_what_epoll_would_say() {
+    fn an_event_has_the_readiness_of_epoll() {
         let reset = 104; // some errno
         let (readable, writable) = (Readiness::READABLE, Readiness::WRITABLE);
         let all = Readiness::ALL.without(Readiness::PRIORITY);

@@ -189,7 +189,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn never_before_a_reading_that_was_made_before_it() {
+    fn a_reading_is_never_before_an_earlier_one() {
         let clock = TscClock::default();
         let end = Time::now() + Duration::from_millis(50);
         let (mut before, mut n) = (Time::now(), 0u64);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn close_to_the_true_time() {
+    fn a_reading_is_close_to_the_true_time() {
         let clock = TscClock::default();
         let (mut worst_of_best, end) = (Duration::ZERO, Time::now() + Duration::from_millis(20));
         while Time::now() < end {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_turned_into_the_time_that_passed() {
+    fn counts_convert_to_the_elapsed_time() {
         let clock = TscClock::default();
         assert_eq!(clock.nanos_since(read()), u64::MAX, "no rate is known yet");
         if !available() {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_took_long_is_no_anchor() {
+    fn a_slow_reading_is_no_anchor() {
         if !available() {
             return;
         }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_no_cpu_has_is_refused() {
+    fn an_impossible_rate_is_refused() {
         assert_eq!(rate(1_000_000, 0), None);
         assert_eq!(rate(1_000_000_000, 1_000_000), None); // the counter stood still
         assert_eq!(rate(1_000_000, 1_000_000_000), None); // the clock stood still

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_of_several_threads_all_come() {
+    fn no_mark_of_several_threads_is_lost() {
         let marks = Marks::new();
         (0..10_000).step_by(4_096).for_each(|slot| marks.prepare(slot));
         let mut seen = vec![false; 10_000];

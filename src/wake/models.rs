@@ -88,7 +88,7 @@ fn ringers(
 }
 
 models! {
-    fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
+    fn a_select_sees_the_writes_before_a_ring() {
         let (notify, bed) = party();
         let (bell, done, _ringers) = ringers(&notify);
         let mut seen = 0;
@@ -108,7 +108,7 @@ models! {
         }
     }
 
-    fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
+    fn a_wait_sees_the_writes_before_a_ring() {
         let (notify, bed) = party();
         let (bell, done, _ringers) = ringers(&notify);
         let (mut seen, mut ready) = (0, bell.ask_and_look(Request::Mark) == Look::Ready);

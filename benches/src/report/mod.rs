@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_three_digits_that_count() {
+    fn numbers_have_three_significant_digits() {
         let all = [0.0, 0.00123, 0.456, 1.234, 12.34, 123.4, 1234.5, 1234567.0, -1234.0];
         let texts = all.map(number);
         let right =

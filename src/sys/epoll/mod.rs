@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_used_where_the_slack_covers_the_kernels_own() {
+    fn enough_slack_replaces_the_timer_by_a_timeout() {
         let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
         let at = |us: u64| Time::from_nanos(us * 1_000);
         let timeout = |now, earliest, latest| kernel.timeout(at(now), at(earliest), at(latest));
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_ends_at_the_deadline_or_just_before() {
+    fn a_shortened_timeout_ends_by_the_deadline() {
         let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
         let at = |us: u64| Time::from_nanos(us * 1_000);
         let us = |n| Some(Duration::from_micros(n));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_what_the_kernel_takes_at_most() {
+    fn the_kernel_limits_the_event_buffer() {
         let most = |asked| Events::brought_into_range(asked);
         assert_eq!([most(0), most(1), most(1_000)], [1, 1, 1_000]);
         // fs/eventpoll.c: EP_MAX_EVENTS.

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_is_armed_for_what_was_asked() {
+    fn a_timer_is_armed_for_the_requested_time() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         for away in [1_000, 1 << 32] {
             let value = now + Duration::from_secs(away);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_is_armed_for_what_it_can() {
+    fn an_old_kernel_gets_its_longest_timer() {
         let left = armed_for(libc::CLOCK_MONOTONIC, timerfd_settime32, Duration::MAX);
         let most = if SAME_AS_LIBC { 9_000_000_000 } else { 1_000_000_000 };
         assert!(left > most, "{left} s");

@@ -191,7 +191,7 @@ mod tests {
 
     /// A kernel that rounds down, or one that was asked for less than the whole time.
     #[test]
-    fn a_timer_that_fires_too_early_is_armed_again_when_it_is_read() {
+    fn reading_an_early_timer_re_arms_it() {
         let (poller, timer) =
             (Poller::new().unwrap(), TimerFd::new(TimerClock::Monotonic).unwrap());
         poller.register(timer.as_fd(), Watch::for_edges(1)).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn to_ask_for_a_zombie_neither_waits_nor_takes_its_status() {
+    fn checking_for_a_zombie_keeps_its_status() {
         let mut child = Command::new("sh")
             .args(["-c", "read line; exit 3"])
             .stdin(Stdio::piped())

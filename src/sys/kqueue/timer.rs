@@ -143,7 +143,7 @@ mod tests {
     /// The way of systems that count in ms, or that do not restart a timer, works on other systems,
     /// too.
     #[test]
-    fn each_way_to_arm_replaces_the_deadline_and_takes_an_expiry_away() {
+    fn each_arm_replaces_deadline_and_pending_expiry() {
         let here = timers();
         for restarts in [true, false] {
             for (fflags, unit_ns) in [(here.fflags, here.unit_ns), (0, 1_000_000)] {
@@ -175,7 +175,7 @@ mod tests {
 
     /// A kernel that rounds down, or one that was asked for less than the whole time.
     #[test]
-    fn a_timer_that_fires_too_early_is_armed_again_and_not_reported() {
+    fn an_early_expiry_is_re_armed_not_reported() {
         let poller = Poller::new().unwrap();
         let timer = Timer::new(&poller, 3).unwrap();
         let mut events = Events::with_capacity(4);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_is_gone_leaves_its_place_to_the_next() {
+    fn a_new_timer_reuses_a_dropped_timers_place() {
         let poller = Poller::new().unwrap();
         for _ in 0..10 {
             let timers = [Timer::new(&poller, 3).unwrap(), Timer::new(&poller, 4).unwrap()];
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arm_that_fails_leaves_the_deadline_as_it_was() {
+    fn a_failed_arm_keeps_the_deadline() {
         let poller = Poller::new().unwrap();
         let timer = Timer::new(&poller, 3).unwrap();
         let deadline = Time::now() + ms(2);

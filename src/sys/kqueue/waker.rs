@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_wakes_once_for_wakes_that_nobody_waited_for() {
+    fn unawaited_wakes_coalesce_for_each_kind() {
         for make in KINDS {
             let poller = Poller::new().unwrap();
             let waker = make(&poller, u64::MAX).unwrap();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_that_is_gone_leaves_nothing_behind() {
+    fn a_dropped_waker_leaves_nothing_behind() {
         for make in KINDS {
             let poller = Poller::new().unwrap();
             let mut events = Events::with_capacity(2);

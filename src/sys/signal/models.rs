@@ -58,7 +58,7 @@ fn come(table: &'static Table<Fd>) -> bool {
 }
 
 models! {
-    fn a_signal_is_told_or_left_over_at_the_end() {
+    fn a_signal_is_taken_or_left_once() {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -71,7 +71,7 @@ models! {
         assert_eq!(closed.load(Ordering::Acquire), 1, "the last one out closes the fd");
     }
 
-    fn two_handlers_and_the_end_lose_nothing() {
+    fn two_handlers_against_the_end_lose_nothing() {
         let table = table();
         let (slot, closed) = set(table);
         let handlers = [(); 2].map(|()| thread::spawn(move || come(table)));
@@ -113,7 +113,7 @@ models! {
         assert_eq!(table.take(new), None);
     }
 
-    fn a_young_set_is_not_told_what_was_taken() {
+    fn a_new_set_gets_no_taken_signal() {
         let table = table();
         // Two slots, of which the handler looks at the old set's first.
         let (gone, _) = set(table);
@@ -154,7 +154,7 @@ models! {
         assert_eq!(slot.retire(), 0);
     }
 
-    fn what_one_set_took_another_does_not_give_back() {
+    fn a_taken_signal_is_never_given_back() {
         let table = table();
         let (takes, _) = set(table);
         let (never_looks, _) = set(table);

@@ -248,7 +248,7 @@ fn a_closed_kqueue_leaves_no_fd_behind() {
 
 /// "EBADF: The specified descriptor is invalid."
 #[test]
-fn what_is_no_kqueue_is_a_bad_fd() {
+fn an_fd_that_is_no_kqueue_is_refused() {
     let kq = Kq::new();
     let number = kq.0.as_raw_fd();
     drop(kq);
@@ -291,7 +291,7 @@ fn changes_come_before_events() {
 /// "When nevents is zero, kevent() will return immediately even if there is a timeout specified
 /// unlike select(2)."
 #[test]
-fn without_room_nothing_is_waited_for() {
+fn a_call_without_room_does_not_wait() {
     let kq = Kq::new();
     let start = Instant::now();
     none(kq.call(&[], 0, Some(Duration::from_secs(30))).unwrap());
@@ -304,7 +304,7 @@ fn without_room_nothing_is_waited_for() {
 /// non-NULL, pointing to a zero-valued timespec." "If the time limit expires, then kevent() returns
 /// 0."
 #[test]
-fn a_timeout_ends_the_wait_and_not_before_its_time() {
+fn a_timeout_ends_the_wait_never_early() {
     let kq = Kq::new();
     none(kq.look());
     for timeout in [Duration::from_micros(1), Duration::from_micros(1_500), ms(3)] {
@@ -349,7 +349,7 @@ fn one_array_may_be_both_lists() {
 /// system error in data." Such a call does not wait (kern_event.c: it returns the number of
 /// errors).
 #[test]
-fn an_error_is_an_event_and_ends_the_call() {
+fn a_failed_change_gives_an_event_without_waiting() {
     let kq = Kq::new();
     let changes = [change(5, EVFILT_TIMER, EV_DELETE), user(1, EV_ADD), trigger(1)];
     let start = Instant::now();
@@ -363,7 +363,7 @@ fn an_error_is_an_event_and_ends_the_call() {
 
 /// "Otherwise, -1 will be returned, and errno will be set to indicate the error condition."
 #[test]
-fn an_error_without_room_is_the_calls() {
+fn without_room_a_failed_change_fails_the_call() {
     let kq = Kq::new();
     let changes = [change(5, EVFILT_TIMER, EV_DELETE), user(1, EV_ADD)];
     assert_eq!(kq.call(&changes, 0, None), Err(libc::ENOENT));
@@ -376,7 +376,7 @@ fn an_error_without_room_is_the_calls() {
 
 /// "ENOENT: The event could not be found to be modified or deleted."
 #[test]
-fn a_change_of_what_is_not_there_is_refused() {
+fn changing_a_missing_knote_is_refused() {
     let (kq, (a, _b)) = (Kq::new(), pair());
     for filter in [EVFILT_READ, EVFILT_WRITE, EVFILT_TIMER, EVFILT_USER, EVFILT_SIGNAL, EVFILT_PROC]
     {
@@ -389,7 +389,7 @@ fn a_change_of_what_is_not_there_is_refused() {
 /// "EINTR: A signal was delivered before the timeout expired and before any events were placed on
 /// the kqueue for return."
 #[test]
-fn a_signal_ends_the_wait_and_the_changes_are_made() {
+fn an_interrupted_wait_has_made_its_changes() {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: an all-zero sigaction is a value, the handler does nothing, and the thread is alive
     // while it is signalled.
@@ -420,7 +420,7 @@ fn a_signal_ends_the_wait_and_the_changes_are_made() {
 /// "EV_ADD: Adds the event to the kqueue. Re-adding an existing event will modify the parameters of
 /// the original event, and not result in a duplicate entry."
 #[test]
-fn adding_again_changes_the_one_that_is_there() {
+fn adding_again_modifies_the_existing_event() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     b.write_all(b"x").unwrap();
     for udata in [1, 2] {
@@ -436,7 +436,7 @@ fn adding_again_changes_the_one_that_is_there() {
 /// "udata: Opaque user-defined value passed through the kernel unchanged." Each change brings it
 /// anew, a trigger as well (kern_event.c).
 #[test]
-fn udata_comes_back_as_the_last_change_had_it() {
+fn an_event_has_the_latest_udata() {
     let kq = Kq::new();
     let udata = 0xfedc_ba98_7654_3210_usize as *mut _;
     kq.apply(&[kevent { udata, ..user(1, EV_ADD | EV_CLEAR) }]);
@@ -449,7 +449,7 @@ fn udata_comes_back_as_the_last_change_had_it() {
 /// "EV_DISABLE: Disable the event so kevent() will not return it. The filter itself is not
 /// disabled." "EV_ENABLE: Permit kevent() to return the event if it is triggered."
 #[test]
-fn what_is_disabled_is_not_returned_until_it_is_enabled() {
+fn a_disabled_event_is_not_returned() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     let all = [(fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_USER), (1, EVFILT_TIMER)];
     kq.apply(&all.map(|(ident, filter)| kevent {
@@ -474,7 +474,7 @@ fn what_is_disabled_is_not_returned_until_it_is_enabled() {
 
 /// "Adding an event automatically enables it, unless overridden by the EV_DISABLE flag."
 #[test]
-fn adding_enables_unless_told_otherwise() {
+fn adding_enables_unless_flagged_as_disabled() {
     let kq = Kq::new();
     kq.apply(&[user(1, EV_ADD | EV_DISABLE), trigger(1)]);
     none(kq.look());
@@ -521,7 +521,7 @@ fn a_deleted_event_is_gone() {
 /// pending events. When passed as input, it forces EV_ERROR to always be returned. When a filter is
 /// successfully added the data field will be zero."
 #[test]
-fn receipts_say_what_came_of_each_change_and_drain_nothing() {
+fn receipts_report_each_change_and_drain_nothing() {
     let kq = Kq::new();
     kq.apply(&[user(1, EV_ADD | EV_CLEAR), trigger(1)]);
     let changes = [
@@ -558,7 +558,7 @@ fn a_oneshot_is_deleted_when_it_is_retrieved() {
 /// "EV_CLEAR: After the event is retrieved by the user, its state is reset. This is useful for
 /// filters which report state transitions instead of the current state."
 #[test]
-fn with_clear_a_state_is_told_once_a_change() {
+fn with_clear_each_change_is_reported_once() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
     kq.apply(&[reads(&a, EV_ADD | EV_CLEAR)]);
     for _ in 0..3 {
@@ -579,7 +579,7 @@ fn with_clear_a_state_is_told_once_a_change() {
 
 /// Without EV_CLEAR the current state is reported, each time.
 #[test]
-fn without_clear_a_state_is_told_while_it_lasts() {
+fn without_clear_a_state_is_reported_while_present() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
     kq.apply(&[reads(&a, EV_ADD), writes(&b, EV_ADD)]);
     b.write_all(b"x").unwrap();
@@ -611,7 +611,7 @@ fn a_listener_is_readable_with_a_connection() {
 /// number of bytes of protocol data available to read." "Fifos, Pipes: Returns when there is data
 /// to read; data contains the number of bytes available."
 #[test]
-fn what_can_be_read_is_counted() {
+fn readable_bytes_are_counted() {
     let (kq, (a, mut b), (reader, mut writer)) = (Kq::new(), pair(), pipe());
     kq.apply(&[reads(&a, EV_ADD)]);
     b.write_all(b"four").unwrap();
@@ -626,7 +626,7 @@ fn what_can_be_read_is_counted() {
 /// [..] It is possible for EOF to be returned (indicating the connection is gone) while there is
 /// still data pending in the socket buffer."
 #[test]
-fn an_end_is_told_with_data_pending() {
+fn an_end_is_reported_while_data_is_pending() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     kq.apply(&[reads(&a, EV_ADD)]);
     b.write_all(b"last").unwrap();
@@ -642,7 +642,7 @@ fn an_end_is_told_with_data_pending() {
 /// "[..] and returns the socket error (if any) in fflags." Here as EIO, and it is still there to be
 /// asked for.
 #[test]
-fn a_socket_error_is_told_and_not_taken() {
+fn a_reported_socket_error_can_still_be_read() {
     let kq = Kq::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -704,7 +704,7 @@ fn writing_ends_with_the_reader() {
 /// A kqueue "may be polled" (FreeBSD: `kqueue_poll`), and is readable with EVFILT_READ while it has
 /// events.
 #[test]
-fn a_kqueue_in_a_kqueue_in_a_kqueue_is_readable_while_there_are_events() {
+fn nested_kqueues_are_readable_while_they_have_events() {
     for flags in [EV_ADD, EV_ADD | EV_CLEAR] {
         let kqs = [Kq::new(), Kq::new(), Kq::new()];
         let (a, mut b) = pair();
@@ -765,7 +765,7 @@ fn a_kqueue_can_be_polled() {
 /// A new kqueue is close-on-exec here, since "the queue is not inherited by a child created with
 /// fork(2)".
 #[test]
-fn a_kqueue_does_not_reach_other_programs() {
+fn a_kqueue_is_close_on_exec() {
     let kq = Kq::new();
     // SAFETY: no pointers.
     let flags = unsafe { libc::fcntl(kq.0.as_raw_fd(), libc::F_GETFD) };
@@ -802,7 +802,7 @@ fn a_forked_child_has_no_kqueue() {
 /// specifies the timeout period and fflags can be set to one of the following: NOTE_SECONDS,
 /// NOTE_USECONDS, NOTE_NSECONDS. If fflags is not set, the default is milliseconds."
 #[test]
-fn a_timer_counts_in_the_unit_that_is_asked_for() {
+fn a_timer_counts_in_the_requested_unit() {
     let kq = Kq::new();
     for (fflags, data, length) in [
         (NOTE_NSECONDS, 3_000_000, ms(3)),
@@ -842,7 +842,7 @@ fn a_timer_repeats_and_counts_its_expiries() {
 
 /// Data that is zero fires at once; what is less is EINVAL (FreeBSD).
 #[test]
-fn a_timer_of_nothing_fires_at_once() {
+fn a_zero_timer_fires_at_once() {
     let kq = Kq::new();
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, Duration::ZERO)]);
     one(kq.wait());
@@ -853,7 +853,7 @@ fn a_timer_of_nothing_fires_at_once() {
 /// "Re-adding an existing event will modify the parameters": a timer is restarted, and an expiry
 /// nobody saw is taken away (FreeBSD, macOS, NetBSD, OpenBSD).
 #[test]
-fn adding_a_timer_again_restarts_it_and_takes_its_expiry_away() {
+fn re_adding_a_timer_leaves_no_stale_expiry() {
     let kq = Kq::new();
     let hour = Duration::from_secs(3600);
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, hour)]);
@@ -912,7 +912,7 @@ fn there_may_be_many_timers() {
 /// kernel mechanism but is triggered by user level code." "NOTE_TRIGGER: Cause the event to be
 /// triggered."
 #[test]
-fn a_user_event_is_triggered_by_a_note() {
+fn note_trigger_triggers_a_user_event() {
     let kq = Kq::new();
     kq.apply(&[user(1, EV_ADD | EV_CLEAR), user(2, EV_ADD | EV_CLEAR)]);
     none(kq.look());
@@ -990,10 +990,10 @@ extern "C" fn count(_: libc::c_int) {
 /// signal has occurred since the last call to kevent(). This filter automatically sets the EV_CLEAR
 /// flag internally."
 #[test]
-fn signals_are_counted_beside_what_is_done_with_them() {
+fn signals_are_counted_whatever_their_action_is() {
     // They may reach any thread, and interrupt the waits of other tests.
     if std::env::var_os("KQUEUE_CHILD").is_none() {
-        return in_child("signals_are_counted_beside_what_is_done_with_them");
+        return in_child("signals_are_counted_whatever_their_action_is");
     }
     let signal = libc::SIGUSR1;
     for (handler, handled) in
@@ -1039,8 +1039,8 @@ fn signals_are_counted_beside_what_is_done_with_them() {
 
 /// "[..] has a lower precedence": the default action is taken.
 #[test]
-fn a_signal_that_ends_the_process_does_so() {
-    let name = "a_signal_that_ends_the_process_does_so";
+fn a_watched_signal_takes_its_default_action() {
+    let name = "a_watched_signal_takes_its_default_action";
     if std::env::var_os("KQUEUE_CHILD").is_some() {
         let kq = Kq::new();
         kq.apply(&[change(libc::SIGTERM as usize, EVFILT_SIGNAL, EV_ADD)]);
@@ -1057,7 +1057,7 @@ fn a_signal_that_ends_the_process_does_so() {
 /// The process has exited. The exit status will be stored in data in the same format as the status
 /// returned by wait(2)."
 #[test]
-fn the_end_of_a_process_is_told_once_with_its_status() {
+fn a_process_end_is_reported_once_with_status() {
     let kq = Kq::new();
     for (script, status) in [("exit 0", 0), ("exit 7", 7 << 8), ("kill -9 $$", libc::SIGKILL)] {
         for late in [false, true] {
@@ -1091,7 +1091,7 @@ fn the_end_of_a_process_is_told_once_with_its_status() {
 
 /// "ESRCH: The specified process to attach to does not exist."
 #[test]
-fn a_process_that_is_none_is_refused() {
+fn watching_a_missing_process_is_refused() {
     let kq = Kq::new();
     let mut child = Command::new("true").spawn().unwrap();
     child.wait().unwrap();

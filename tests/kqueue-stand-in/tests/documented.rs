@@ -1,5 +1,5 @@
-//! Each sentence of kqueue(2) that the stand-in keeps, as a test; the sentence, or where it is from
-//! if it is no manual, stands above it.
+//! A test for each sentence of kqueue(2) that the stand-in keeps. The comment of a test quotes the
+//! sentence, or names the kernel source that has the behaviour.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use kqueue::*;
 
 const ZERO: Option<Duration> = Some(Duration::ZERO);
 
-// ---- A kqueue, to call safely.
+// ---- A safe wrapper of a kqueue.
 
 struct Kq(OwnedFd);
 
@@ -56,11 +56,11 @@ impl Kq {
     fn new() -> Kq {
         let fd = kqueue();
         assert!(fd >= 0);
-        // SAFETY: it was just made for us.
+        // SAFETY: the library just made `fd` for us.
         Kq(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// What is there, or the errno.
+    /// Calls `kevent`, and returns the events or the errno.
     fn call(
         &self,
         changes: &[kevent],
@@ -72,7 +72,7 @@ impl Kq {
             .map(|t| libc::timespec { tv_sec: t.as_secs() as _, tv_nsec: t.subsec_nanos() as _ });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const _);
         let (changes, n) = (changes.as_ptr(), changes.len() as i32);
-        // SAFETY: both lists are as long as is said, and the timeout is null or valid.
+        // SAFETY: both lists have the given lengths, and the timeout is null or valid.
         let n = unsafe {
             kevent(self.0.as_raw_fd(), changes, n, events.as_mut_ptr(), room as i32, timeout)
         };
@@ -91,7 +91,7 @@ impl Kq {
         self.call(&[], 16, ZERO).unwrap()
     }
 
-    /// Waits; a minute is for ever.
+    /// Waits for events. A wait of a minute is a failure.
     fn wait(&self) -> Vec<kevent> {
         self.call(&[], 16, Some(Duration::from_secs(60))).unwrap()
     }
@@ -102,8 +102,8 @@ fn one(events: Vec<kevent>) -> kevent {
     events[0]
 }
 
-/// The event of an end that was just made. A child that another test begins holds a copy of each
-/// file until it runs its program.
+/// Waits for the event of an end that the test has just made. The event may be late, because a
+/// child of another test holds a copy of each file until it executes its program.
 fn end(kq: &Kq) -> kevent {
     let start = Instant::now();
     loop {
@@ -128,7 +128,7 @@ fn pipe() -> (File, File) {
     let mut fds = [0; 2];
     // SAFETY: `fds` is a valid place for the two fds that the call writes.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) }, 0);
-    // SAFETY: they were just made for us.
+    // SAFETY: the kernel just made both fds for us.
     unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) }
 }
 
@@ -139,7 +139,7 @@ fn pair() -> (UnixStream, UnixStream) {
     (a, b)
 }
 
-/// Writes until there is no room.
+/// Writes until no room is left.
 fn fill(mut to: impl Write) -> usize {
     let mut n = 0;
     while let Ok(more) = to.write(&[0; 4096]) {
@@ -213,7 +213,7 @@ fn a_closed_fd_takes_its_knotes_along() {
     let (number, same) = (fd(&a), a.try_clone().unwrap());
     kq.apply(&[change(number, EVFILT_READ, EV_ADD), change(number, EVFILT_WRITE, EV_ADD)]);
     drop(a);
-    // The socket is open still, by another number.
+    // The socket is still open under another number.
     b.write_all(b"x").unwrap();
     none(kq.look());
     for filter in [EVFILT_READ, EVFILT_WRITE] {
@@ -222,8 +222,8 @@ fn a_closed_fd_takes_its_knotes_along() {
     drop(same);
 }
 
-/// "The kqueue() system call creates a new kernel event queue and returns a descriptor." What it
-/// has inside goes with it.
+/// "The kqueue() system call creates a new kernel event queue and returns a descriptor." Closing
+/// the descriptor closes the inner fds of the stand-in, too.
 #[test]
 fn a_closed_kqueue_leaves_no_fd_behind() {
     if std::env::var_os("KQUEUE_CHILD").is_none() {
@@ -259,7 +259,7 @@ fn an_fd_that_is_no_kqueue_is_refused() {
     };
     assert_eq!(call(-1), (-1, Some(libc::EBADF)));
     assert_eq!(call(0), (-1, Some(libc::EBADF)));
-    // Unless another test has made one meanwhile that has the number now.
+    // Another test may have made a kqueue with this number meanwhile.
     let answer = call(number);
     assert!(answer == (-1, Some(libc::EBADF)) || answer.0 == 0);
     let kq = Kq::new();
@@ -276,14 +276,14 @@ fn changes_come_before_events() {
     let hour = Duration::from_secs(3600);
     let changes = [user(1, EV_ADD | EV_CLEAR), trigger(1), timer(1, EV_ADD | EV_ONESHOT, hour)];
     assert_eq!(one(kq.call(&changes, 4, None).unwrap()).filter, EVFILT_USER);
-    // One call arms and waits.
+    // A single call arms and waits.
     let start = Instant::now();
     assert_eq!(
         one(kq.call(&[timer(1, EV_ADD | EV_ONESHOT, ms(5))], 4, None).unwrap()).filter,
         EVFILT_TIMER
     );
     assert!(start.elapsed() >= ms(5));
-    // What is deleted is not there any more.
+    // The deleted event is gone.
     kq.apply(&[trigger(1)]);
     none(kq.call(&[user(1, EV_DELETE)], 4, ZERO).unwrap());
 }
@@ -337,7 +337,7 @@ fn one_array_may_be_both_lists() {
     let kq = Kq::new();
     let mut list = [user(1, EV_ADD), trigger(1), user(2, EV_ADD), trigger(2)];
     let list_at = list.as_mut_ptr();
-    // SAFETY: the list is as long as is said.
+    // SAFETY: the list has the given length.
     assert_eq!(unsafe { kevent(kq.0.as_raw_fd(), list_at, 4, list_at, 4, null_mut()) }, 2);
     let mut idents = [list[0].ident, list[1].ident];
     idents.sort();
@@ -346,8 +346,8 @@ fn one_array_may_be_both_lists() {
 
 /// "If an error occurs while processing an element of the changelist and there is enough room in
 /// the eventlist, then the event will be placed in the eventlist with EV_ERROR set in flags and the
-/// system error in data." Such a call does not wait (kern_event.c: it returns the number of
-/// errors).
+/// system error in data." Such a call does not wait, and returns the number of errors
+/// (kern_event.c).
 #[test]
 fn a_failed_change_gives_an_event_without_waiting() {
     let kq = Kq::new();
@@ -357,7 +357,7 @@ fn a_failed_change_gives_an_event_without_waiting() {
     assert!(start.elapsed() < Duration::from_secs(15));
     assert_eq!((error.ident, error.filter, error.data as i32), (5, EVFILT_TIMER, libc::ENOENT));
     assert_ne!(error.flags & EV_ERROR, 0);
-    // The changes after it were made.
+    // The call has made the later changes.
     assert_eq!(one(kq.look()).ident, 1);
 }
 
@@ -427,14 +427,14 @@ fn adding_again_modifies_the_existing_event() {
         kq.apply(&[kevent { udata: udata as _, ..reads(&a, EV_ADD) }]);
         assert_eq!(one(kq.look()).udata as usize, udata);
     }
-    // (kern_event.c: it does not become another kind of entry.)
+    // The entry keeps its kind (kern_event.c).
     kq.apply(&[reads(&a, EV_ADD | EV_CLEAR)]);
     one(kq.look());
     one(kq.look());
 }
 
-/// "udata: Opaque user-defined value passed through the kernel unchanged." Each change brings it
-/// anew, a trigger as well (kern_event.c).
+/// "udata: Opaque user-defined value passed through the kernel unchanged." Each change sets `udata`
+/// anew, also a trigger (kern_event.c).
 #[test]
 fn an_event_has_the_latest_udata() {
     let kq = Kq::new();
@@ -634,20 +634,20 @@ fn an_end_is_reported_while_data_is_pending() {
     b.shutdown(std::net::Shutdown::Write).unwrap();
     let event = one(kq.look());
     assert_eq!((event.flags & EV_EOF, event.data, event.fflags), (EV_EOF, 4, 0));
-    // Only this direction.
+    // Only this direction has ended.
     kq.apply(&[reads(&a, EV_DELETE), writes(&a, EV_ADD)]);
     assert_eq!(one(kq.look()).flags & EV_EOF, 0);
 }
 
-/// "[..] and returns the socket error (if any) in fflags." Here as EIO, and it is still there to be
-/// asked for.
+/// "[..] and returns the socket error (if any) in fflags." The stand-in returns EIO, and the
+/// program can still ask for the error.
 #[test]
 fn a_reported_socket_error_can_still_be_read() {
     let kq = Kq::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut server, _) = listener.accept().unwrap();
-    // To close a socket that has not read everything resets the connection.
+    // Closing a socket with unread data resets the connection.
     server.write_all(b"x").unwrap();
     client.peek(&mut [0; 8]).unwrap();
     kq.apply(&[reads(&server, EV_ADD), writes(&server, EV_ADD)]);
@@ -711,12 +711,12 @@ fn nested_kqueues_are_readable_while_they_have_events() {
         let filters =
             [(1, EVFILT_USER), (fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_TIMER)];
         for (ident, filter) in filters {
-            // A timer that repeats would make another event while we look.
+            // A periodic timer could fire again during the poll.
             let once = if filter == EVFILT_TIMER { EV_ONESHOT } else { 0 };
             let flags = EV_ADD | EV_CLEAR | EV_DISABLE | once;
             kqs[0].apply(&[kevent { data: 1, ..change(ident, filter, flags) }]);
         }
-        // A write has an epoll of its own, and the kernel allows for so many in each other.
+        // EVFILT_WRITE nests another epoll, and the kernel limits the depth.
         for n in 1..kqs.len() {
             kqs[n].apply(&[change(fd(&kqs[n - 1].0), EVFILT_READ, flags)]);
         }
@@ -745,7 +745,7 @@ fn a_kqueue_cannot_watch_itself() {
     assert_eq!(kq.call(&[reads(&kq.0, EV_ADD)], 0, ZERO), Err(libc::EINVAL));
 }
 
-/// Any other poller can wait for it, too.
+/// Any other poller can wait for a kqueue, too.
 #[test]
 fn a_kqueue_can_be_polled() {
     let kq = Kq::new();
@@ -762,8 +762,8 @@ fn a_kqueue_can_be_polled() {
     assert_eq!(poll(), 0);
 }
 
-/// A new kqueue is close-on-exec here, since "the queue is not inherited by a child created with
-/// fork(2)".
+/// A new kqueue of the stand-in is close-on-exec, because "the queue is not inherited by a child
+/// created with fork(2)".
 #[test]
 fn a_kqueue_is_close_on_exec() {
     let kq = Kq::new();
@@ -778,7 +778,7 @@ fn a_forked_child_has_no_kqueue() {
     let kq = Kq::new();
     let (mut writer, reader) = pair();
     kq.apply(&[change(reader.as_raw_fd() as usize, EVFILT_READ, EV_ADD)]);
-    // SAFETY: the child asks for two numbers of fds, and ends.
+    // SAFETY: the child calls only `fcntl` and `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // SAFETY: no pointers.
@@ -791,7 +791,7 @@ fn a_forked_child_has_no_kqueue() {
     // SAFETY: `status` is a place for one number.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0, "the child has the kqueue");
-    // What the child closed is still watched here.
+    // The parent still watches the files that the child has closed.
     writer.write_all(b"x").unwrap();
     one(kq.wait());
 }
@@ -840,7 +840,7 @@ fn a_timer_repeats_and_counts_its_expiries() {
     }
 }
 
-/// Data that is zero fires at once; what is less is EINVAL (FreeBSD).
+/// A timer with zero data fires at once, and negative data is EINVAL (FreeBSD).
 #[test]
 fn a_zero_timer_fires_at_once() {
     let kq = Kq::new();
@@ -850,8 +850,8 @@ fn a_zero_timer_fires_at_once() {
     assert_eq!(kq.call(&[negative], 0, ZERO), Err(libc::EINVAL));
 }
 
-/// "Re-adding an existing event will modify the parameters": a timer is restarted, and an expiry
-/// nobody saw is taken away (FreeBSD, macOS, NetBSD, OpenBSD).
+/// "Re-adding an existing event will modify the parameters". This restarts a timer, and takes a
+/// pending expiry away (FreeBSD, macOS, NetBSD, OpenBSD).
 #[test]
 fn re_adding_a_timer_leaves_no_stale_expiry() {
     let kq = Kq::new();
@@ -863,13 +863,13 @@ fn re_adding_a_timer_leaves_no_stale_expiry() {
     none(kq.look());
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]);
     one(kq.wait());
-    // After it has fired it is new.
+    // A timer that has fired is added anew.
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]);
     one(kq.wait());
 }
 
-/// "NOTE_ABSTIME: The specified expiration time is absolute", since the Epoch; here NOTE_ABSOLUTE,
-/// which is one-shot whatever the flags say (macOS).
+/// "NOTE_ABSTIME: The specified expiration time is absolute", since the Epoch. The stand-in has
+/// NOTE_ABSOLUTE, which is one-shot with any flags (macOS).
 #[test]
 fn an_absolute_timer_is_on_the_wall_clock() {
     let kq = Kq::new();
@@ -882,7 +882,7 @@ fn an_absolute_timer_is_on_the_wall_clock() {
     kq.apply(&[absolute(at, EV_ONESHOT)]);
     one(kq.wait());
     assert!(SystemTime::now() >= at);
-    // To and fro between the clocks.
+    // The timer moves from one clock to the other and back.
     kq.apply(&[timer(1, EV_ADD, Duration::from_secs(3600))]);
     kq.apply(&[absolute(SystemTime::now() - ms(3), 0)]);
     one(kq.wait());
@@ -920,17 +920,17 @@ fn note_trigger_triggers_a_user_event() {
     let event = one(kq.look());
     assert_eq!((event.ident, event.filter, event.fflags & NOTE_TRIGGER), (2, EVFILT_USER, 0));
     none(kq.look());
-    // Without EV_CLEAR it stays.
+    // Without EV_CLEAR the event stays.
     kq.apply(&[user(3, EV_ADD), trigger(3)]);
     one(kq.look());
     one(kq.look());
-    // It may be triggered as it is added (kern_event.c, filt_userattach).
+    // One change may add and trigger an event (kern_event.c, filt_userattach).
     kq.apply(&[user(3, EV_DELETE)]);
     kq.apply(&[kevent { fflags: NOTE_TRIGGER, ..user(4, EV_ADD | EV_CLEAR) }]);
     assert_eq!(one(kq.look()).ident, 4);
 }
 
-/// The trap: NOTE_TRIGGER together with EV_CLEAR on an event that exists clears itself (FreeBSD,
+/// A pitfall: NOTE_TRIGGER together with EV_CLEAR on an existing event clears the event (FreeBSD,
 /// NetBSD, OpenBSD, DragonFly: filt_usertouch).
 #[test]
 fn a_trigger_with_clear_is_lost() {
@@ -940,7 +940,7 @@ fn a_trigger_with_clear_is_lost() {
     none(kq.look());
     kq.apply(&[kevent { flags: EV_ADD | EV_CLEAR, ..trigger(1) }]);
     none(kq.look());
-    // It takes an earlier one away as well.
+    // Such a change takes an earlier trigger away, too.
     kq.apply(&[trigger(1), kevent { flags: EV_CLEAR, ..trigger(1) }]);
     none(kq.look());
     kq.apply(&[trigger(1)]);
@@ -991,7 +991,7 @@ extern "C" fn count(_: libc::c_int) {
 /// flag internally."
 #[test]
 fn signals_are_counted_whatever_their_action_is() {
-    // They may reach any thread, and interrupt the waits of other tests.
+    // These signals may reach any thread, and interrupt the waits of other tests.
     if std::env::var_os("KQUEUE_CHILD").is_none() {
         return in_child("signals_are_counted_whatever_their_action_is");
     }
@@ -1008,25 +1008,25 @@ fn signals_are_counted_whatever_their_action_is() {
             let mut seen = [0, 0];
             for _ in 0..n {
                 kill(signal);
-                // One that is pending already is not pending twice: each is waited for.
+                // A pending signal is not pending twice, so the test waits for each.
                 let total = seen[0] + one(kqs[0].wait()).data;
                 seen[0] = total;
             }
-            // The handler tells them one after the other, perhaps on another thread.
+            // The handler serves the kqueues one after the other, perhaps on another thread.
             while seen[1] < n {
                 seen[1] += one(kqs[1].wait()).data;
             }
             assert_eq!(seen, [n, n]);
         }
         none(kqs[0].look());
-        // The former handler is called after we are told, perhaps on another thread.
+        // The former handler runs after the event, perhaps on another thread.
         while HANDLED.load(Ordering::SeqCst) < handled {
             thread::yield_now();
         }
         assert_eq!(HANDLED.load(Ordering::SeqCst), handled);
         let deleted = change(signal as usize, EVFILT_SIGNAL, EV_DELETE);
         kqs.iter().for_each(|kq| kq.apply(&[deleted]));
-        // What was there before is there again.
+        // The former action is back.
         set_handler(signal, libc::SIG_IGN);
     }
     for wrong in [0, 65, libc::SIGKILL as usize] {
@@ -1037,7 +1037,7 @@ fn signals_are_counted_whatever_their_action_is() {
     }
 }
 
-/// "[..] has a lower precedence": the default action is taken.
+/// "[..] has a lower precedence": the signal takes its default action.
 #[test]
 fn a_watched_signal_takes_its_default_action() {
     let name = "a_watched_signal_takes_its_default_action";
@@ -1074,8 +1074,7 @@ fn a_process_end_is_reported_once_with_status() {
             }
             drop(child.stdin.take());
             if late {
-                // It may have ended by then (FreeBSD: filt_procattach), and has not been waited
-                // for.
+                // The process may be a zombie by then (FreeBSD: filt_procattach).
                 thread::sleep(ms(20));
                 kq.apply(&[watch]);
             }
@@ -1084,7 +1083,7 @@ fn a_process_end_is_reported_once_with_status() {
             assert_eq!((event.fflags, event.data as i32), (NOTE_EXIT, status), "{script}");
             assert_ne!(event.flags & EV_EOF, 0);
             none(kq.look());
-            child.wait().expect("it is left to be waited for");
+            child.wait().expect("the child is still a zombie");
         }
     }
 }
@@ -1103,7 +1102,7 @@ fn watching_a_missing_process_is_refused() {
 
 // ---- Threads.
 
-/// A change that another thread makes ends a wait that is under way.
+/// A change by another thread ends a wait.
 #[test]
 fn a_wait_sees_what_other_threads_change() {
     let kq = Kq::new();
@@ -1112,7 +1111,7 @@ fn a_wait_sees_what_other_threads_change() {
     thread::scope(|scope| {
         for n in 0..3 {
             let waiting = scope.spawn(|| one(kq.wait()));
-            thread::sleep(ms(5)); // it waits by now
+            thread::sleep(ms(5)); // the thread waits by now
             match n {
                 0 => kq.apply(&[trigger(1)]),
                 1 => kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]),
@@ -1127,8 +1126,8 @@ fn a_wait_sees_what_other_threads_change() {
     });
 }
 
-/// Each event goes to one of the threads that wait, none is lost, and changes of all kinds at the
-/// same time do no harm.
+/// Each event goes to one of the waiting threads, and none is lost. Simultaneous changes of all
+/// kinds do no harm.
 #[test]
 fn many_threads_may_use_one_kqueue() {
     const ROUNDS: u64 = 2_000;
@@ -1182,7 +1181,7 @@ fn a_oneshot_goes_to_one_of_many_threads() {
     let kq = Kq::new();
     for flags in [EV_ONESHOT, EV_DISPATCH] {
         for _ in 0..50 {
-            // The second one tells all of them to go.
+            // The second event ends all threads.
             kq.apply(&[user(1, EV_ADD | flags), user(2, EV_ADD)]);
             let seen = AtomicUsize::new(0);
             thread::scope(|scope| {
@@ -1212,7 +1211,7 @@ fn a_oneshot_goes_to_one_of_many_threads() {
 
 // ---- The log.
 
-/// Each call is a line.
+/// The log has a line for each call.
 #[test]
 fn calls_are_logged_when_asked_for() {
     let name = "calls_are_logged_when_asked_for";
@@ -1237,7 +1236,7 @@ fn calls_are_logged_when_asked_for() {
     std::fs::remove_file(&log).unwrap();
 }
 
-/// This test in a process of its own.
+/// Returns a command that runs this test in a process of its own.
 fn child(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command

@@ -1,5 +1,5 @@
-//! The loom models of contexts: cancelling against cancelling, against registering, and against a
-//! reactor that goes to sleep. How to run them: `channel/models.rs`.
+//! The loom models of contexts: a cancellation against another one, against a registration, and
+//! against a reactor that goes to sleep. `channel/models.rs` says how to run them.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,8 +21,7 @@ fn cancellable() -> (Context, Canceller) {
     Context::background().with_cancel()
 }
 
-/// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's
-/// flag.
+/// Takes the steps of a `select!` with one [`Done`](super::Done), made of this bell and context.
 fn select(hook: &Hook, notify: &Notify, bed: &Bed) {
     while !hook.is_ended() {
         notify.sleep();
@@ -36,7 +35,7 @@ fn select(hook: &Hook, notify: &Notify, bed: &Bed) {
     }
 }
 
-/// The steps of a `wait`, which looks only when there is a mark.
+/// Takes the steps of a `wait`, which looks at the bell only after a mark.
 fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
     notify.prepare(SLOT);
     let mut ready = hook.bell.ask_and_look(Request::Mark) == Look::Ready;
@@ -49,7 +48,7 @@ fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
         notify.awake();
         ready = collect(notify) && hook.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
     }
-    assert!(hook.is_ended(), "who is told finds it ended");
+    assert!(hook.is_ended(), "the context has ended at the mark");
 }
 
 fn cancel_against_park(park: fn(&Hook, &Notify, &Bed)) {
@@ -84,7 +83,7 @@ models! {
         let won = there.join().unwrap();
         let reason = if won { "child" } else { "parent" };
         assert_eq!(child.cause().unwrap().to_string(), reason);
-        // The thread that ended the child handed the end on.
+        // The thread that ended the child has also ended the grandchild.
         assert_eq!(grandchild.cause().unwrap().to_string(), reason);
     }
 
@@ -153,13 +152,13 @@ models! {
         let there = thread::spawn(move || canceller.cancel());
         drop(hook);
         assert!(there.join().unwrap());
-        // Rung or not: what is taken down goes with the context at the latest.
+        // A removed bell is dropped with the context at the latest, rung or not.
         drop(context);
         assert_eq!(Arc::strong_count(&bell), 1);
     }
 }
 
-/// Counts, on the reactor's thread, how often it runs; and ends the wait.
+/// Returns a closure that counts its runs on the reactor's thread, and ends the wait.
 fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> {
     let (ran, remote) = (ran.clone(), reactor.remote());
     move |_| {
@@ -220,9 +219,9 @@ models! {
         assert_eq!(stopped, ran.get() == 0);
         assert!(there.join().unwrap());
         drop(after);
-        // The post of the canceller finds another bell in its place.
+        // The canceller's mark finds another bell in the slot.
         let (other, _canceller) = cancellable();
-        let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
+        let _after = reactor.after_cancel(&other, |_| panic!("this context has not ended"));
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         assert_eq!(ran.get(), u32::from(!stopped));
     }
@@ -235,7 +234,7 @@ models! {
         let there = thread::spawn(move || canceller.cancel());
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         drop(reactor);
-        assert_eq!(Rc::strong_count(&held), 1, "run, or gone with the reactor");
+        assert_eq!(Rc::strong_count(&held), 1, "the closure has run, or was dropped with the reactor");
         assert!(there.join().unwrap());
     }
 }
@@ -283,7 +282,7 @@ models! {
             registry.take_off(&entry);
         }
         there.join().unwrap();
-        // The newest entry stays until the registry is closed, or goes.
+        // The newest entry stays until the registry is closed or dropped.
         each_is_freed_once(&counts, 2);
         assert_eq!(counts[2].load(Relaxed), 0);
     }

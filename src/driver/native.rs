@@ -4,11 +4,11 @@
 //! armed one. A stale early wake-up costs a turn, and a `settime` costs more. Neither timer nor
 //! waker is ever read.
 //!
-//! On epoll the timeout of the wait itself saves the `settime` of a sleep that its deadline ends:
-//! the timeout is shortened by the kernel's own slack. So the wait ends when the timer would end
-//! it, or earlier by at most that slack. The driver guesses from the last sleep which event will
-//! end the next one. A deadline that messages come before is armed once, and stays armed. On kqueue
-//! the arm goes with the wait.
+//! On epoll the timeout of a wait can replace the timer, which saves the `settime`. The driver
+//! shortens the timeout by the kernel's own slack, so the wait ends when the timer would end it, or
+//! earlier by at most that slack. The driver assumes that the next sleep ends like the last one, by
+//! its deadline or by a message. A deadline that messages come before is armed once, and stays
+//! armed. On kqueue one call arms and waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,13 +26,13 @@ use crate::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Time, TimeoutS
 const TIMER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
 
-/// Fds that one wait takes at most by default. The others are left to the next wait.
+/// The most fds that one wait takes by default. The next wait takes the others.
 pub(crate) const BATCH: usize = 1_024;
-/// Timeouts after which the thread's slack is read again, because it may have changed.
+/// The number of timeouts after which the slack of the thread is read again.
 const MEASURED: u32 = 1_024;
-/// Interrupted waits after which a look tells a storm of signals from a filter of syscalls.
+/// The number of interrupted waits after which a poll distinguishes signals from a syscall filter.
 const INTERRUPTIONS: u32 = 1_000;
-/// The driver's own events that may come beside those of fds: the timer's and the waker's.
+/// The number of the driver's own events in a wait: those of the timer and of the waker.
 const OWN: usize = 2;
 
 /// The driver on the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
@@ -56,17 +56,17 @@ pub struct Native {
     armed: Time,
     /// The slack. It is read before the first timeout, and again after every [`MEASURED`] timeouts.
     slack: Option<TimeoutSlack>,
-    /// Timeouts since the slack was read.
+    /// The number of timeouts since the slack was read.
     timeouts: u32,
     /// The deadline of the last timeout. If the deadline comes again, that wait has ended early.
     timed_for: Time,
-    /// The deadline has ended the last sleep.
+    /// True if its deadline has ended the last sleep.
     ticks: bool,
-    /// Events that one wait takes at most.
+    /// The most events that one wait takes.
     most: usize,
     /// The number of registered fds besides our own.
     fds: usize,
-    /// Waits that a signal has interrupted.
+    /// The number of waits in a row that were interrupted.
     interruptions: u32,
     /// True if any of the fds ever was in level mode.
     level: bool,
@@ -117,7 +117,7 @@ impl Native {
         })
     }
 
-    /// Returns the poller, which somebody else's poller waits for.
+    /// Makes a driver that another poller waits for.
     #[cfg(any(feature = "mio", feature = "polling"))]
     #[track_caller]
     pub(super) fn to_nest() -> io::Result<Native> {
@@ -128,7 +128,7 @@ impl Native {
         Native::new()
     }
 
-    /// Returns the poller, which is nested in a `polling::Poller` for as long as it lives.
+    /// Makes a driver whose poller stays in a `polling::Poller` for its whole life.
     #[cfg(feature = "polling")]
     #[track_caller]
     pub(super) fn nested_in(
@@ -141,8 +141,8 @@ impl Native {
         Ok(native)
     }
 
-    /// Returns the time that the kernel timer has to be set to for `deadline`, if it has to. The
-    /// caller must then set the timer.
+    /// Returns the new time of the kernel timer, if `deadline` needs one. The caller must then set
+    /// the timer.
     #[inline(always)] // see Notify::wake
     fn earlier(&mut self, deadline: Option<WakeWindow>) -> Option<Time> {
         let latest = deadline?.latest;
@@ -183,7 +183,7 @@ impl Native {
         timeout
     }
 
-    /// Fails in a thread that may not sleep: a member that sleeps would stop its whole simulated
+    /// Fails in a thread that must not sleep, because a sleeping member would stop its simulated
     /// world.
     #[inline]
     pub(super) fn may_sleep(&self) -> io::Result<()> {
@@ -197,7 +197,7 @@ impl Native {
         self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
-    /// Handles a failed wait. An interrupted wait has armed the timer: an arm that fails has
+    /// Handles a failed wait. An interrupted wait has armed the timer, because a failed arm has
     /// another kind of error.
     #[cold]
     #[inline(never)]
@@ -208,7 +208,7 @@ impl Native {
             if self.interruptions % INTERRUPTIONS != 0 {
                 return Ok(());
             }
-            // No signal interrupts a look. A filter that interrupts a look does so for ever.
+            // No signal interrupts a poll. A filter that interrupts a poll interrupts every poll.
             self.syscalls.polls += 1;
             match self.poller.wait(&mut self.events, Some(Duration::ZERO)) {
                 Err(error) => failed = error,
@@ -245,7 +245,7 @@ impl Native {
     }
 }
 
-/// For a driver that lets another poller wait for this one.
+/// Gives the poller to a driver whose own poller waits for it.
 impl AsRef<Poller> for Native {
     fn as_ref(&self) -> &Poller {
         &self.poller
@@ -350,8 +350,8 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Senders may keep the waker, and an embedding the poller. Their later wake-ups must not be
-        // visible there for ever. (A forked child leaves the parent's poller alone.)
+        // Senders may keep the waker, and an embedding may keep the poller, which later wake-ups
+        // must not make readable. (A forked child does not change the parent's poller.)
         if self.poller.is_here() {
             self.waker.retire(&self.poller);
         }

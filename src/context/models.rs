@@ -234,7 +234,7 @@ models! {
         let there = thread::spawn(move || canceller.cancel());
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         drop(reactor);
-        assert_eq!(Rc::strong_count(&held), 1, "the closure has run, or was dropped with the reactor");
+        assert_eq!(Rc::strong_count(&held), 1, "the closure is gone");
         assert!(there.join().unwrap());
     }
 }

@@ -1,9 +1,9 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
 //! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. On macOS it is on `CLOCK_UPTIME_RAW`, as `Instant`
-//! is there. An [`Instant`] is the same clock behind an opaque type. Each is turned into the other
-//! through an anchor: one `Instant`, with raw readings before and after it. **Every error on either
-//! way makes a deadline late, never early.**
+//! is there. An [`Instant`] is a time of the same clock, in an opaque type. An anchor converts each
+//! into the other: one `Instant`, with raw readings before and after it. **Every error of a
+//! conversion makes a deadline late, never early.**
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::errors::of_call;
 
-/// The clock behind `Instant`.
+/// The clock of `Instant`.
 #[cfg(not(apple))]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 #[cfg(apple)]
@@ -104,7 +104,7 @@ impl Time {
     }
 }
 
-/// A clock that goes on in suspend, where the system has one.
+/// A clock that goes on during suspend, if the system has one.
 #[cfg(any(linux, target_os = "openbsd"))]
 const BOOTTIME: libc::clockid_t = libc::CLOCK_BOOTTIME;
 #[cfg(not(any(linux, target_os = "openbsd")))]
@@ -144,7 +144,7 @@ impl BootTime {
     }
 }
 
-/// A duration in nanoseconds; what does not fit is [`Time::MAX`] away.
+/// Converts a duration into nanoseconds. Saturates at the distance of [`Time::MAX`].
 #[inline]
 pub(crate) fn nanos(d: Duration) -> u64 {
     d.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(d.subsec_nanos()))
@@ -248,7 +248,7 @@ impl From<Time> for Instant {
     /// ```
     fn from(t: Time) -> Instant {
         let anchor = anchor();
-        // An `Instant` counts seconds with a sign, in 64 bits: nothing overflows.
+        // An `Instant` counts seconds in 64 bits with a sign, so no sum overflows.
         match t.checked_duration_since(anchor.earliest) {
             Some(after) => anchor.instant + after,
             None => anchor.instant - (anchor.earliest - t),
@@ -256,7 +256,7 @@ impl From<Time> for Instant {
     }
 }
 
-/// An `Instant`, and the bounds of its `Time`.
+/// An `Instant` and the bounds of its `Time`.
 struct Anchor {
     instant: Instant,
     earliest: Time,
@@ -267,8 +267,8 @@ struct Anchor {
 fn anchor() -> &'static Anchor {
     static ANCHOR: OnceLock<Anchor> = OnceLock::new();
     ANCHOR.get_or_init(|| {
-        // A `Time` that is read after an `Instant` is an upper bound of it, one that is read before
-        // a lower bound. The best of many bounds is still one.
+        // A `Time` that is read after an `Instant` is an upper bound of the `Instant`, and one that
+        // is read before is a lower bound. The tightest of many bounds is used.
         let instant = Instant::now();
         let (mut earliest, mut latest) = (Time::ZERO, Time::MAX);
         for _ in 0..32 {
@@ -282,11 +282,11 @@ fn anchor() -> &'static Anchor {
     })
 }
 
-/// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`],
-/// unless ticks come late.
+/// Reads the coarse clock, which is cheap, and at most [`coarse_resolution`] (a kernel tick) behind
+/// [`Time::now`], unless ticks come late.
 ///
-/// Linux only: elsewhere there is no such clock (OpenBSD, NetBSD), or `clock_getres` does not say
-/// how far behind it is (FreeBSD, DragonFly, macOS). There it is a precise reading.
+/// Only Linux has a coarse clock with a known lag. OpenBSD and NetBSD have none, and `clock_getres`
+/// does not give the lag on FreeBSD, DragonFly and macOS. There the reading is precise.
 #[inline]
 pub(crate) fn coarse_now() -> Time {
     #[cfg(linux)]
@@ -295,7 +295,7 @@ pub(crate) fn coarse_now() -> Time {
     return Time::now();
 }
 
-/// The most by which a coarse reading may lag, from `clock_getres`; zero where it is a precise one.
+/// Returns the greatest lag of a coarse reading, from `clock_getres`. Zero for a precise reading.
 pub(crate) fn coarse_resolution() -> Duration {
     #[cfg(linux)]
     return resolution(libc::CLOCK_MONOTONIC_COARSE);
@@ -321,8 +321,8 @@ fn read(clock: libc::clockid_t) -> u64 {
     from_timespec(&ts)
 }
 
-/// The clocks used here always exist. But where the reading is a system call, a filter may refuse
-/// it (32 bits: `clock_gettime64`), and a reactor whose time stands still would hang.
+/// Panics if a clock cannot be read. All used clocks exist, but a filter may refuse a reading by a
+/// system call (32 bits: `clock_gettime64`). A reactor with a constant time would hang.
 #[cold]
 #[inline(never)]
 fn unreadable() -> ! {
@@ -338,17 +338,16 @@ fn from_timespec(ts: &libc::timespec) -> u64 {
 pub(super) const LAST_SECOND: u64 =
     if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
 
-/// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec`
-/// instead.
+/// Converts a duration for libc, and saturates. Raw syscalls take a `Timespec` instead.
 #[inline]
 pub(super) fn timespec(d: Duration) -> libc::timespec {
     let mut spec = no_time();
-    // The types of the two differ, and on musl the name of the first one is deprecated.
+    // The types of the two fields differ, and musl deprecates the name of the first type.
     (spec.tv_sec, spec.tv_nsec) = (d.as_secs().min(LAST_SECOND) as _, d.subsec_nanos() as _);
     spec
 }
 
-/// A `timespec` of zero. On some systems it has padding, and no literal makes one.
+/// Returns a `timespec` of zero. On some systems the struct has padding, so no literal makes it.
 #[inline]
 fn no_time() -> libc::timespec {
     // SAFETY: a timespec is numbers, for all of which zero is a value.
@@ -388,7 +387,7 @@ mod tests {
         let late = (0..10_000).map(|_| {
             let before = Instant::now();
             let converted = Instant::from(Time::now());
-            converted.checked_duration_since(before).expect("not before the reading")
+            converted.checked_duration_since(before).expect("no instant before the reading")
         });
         assert!(late.min().unwrap() < Duration::from_micros(1));
     }

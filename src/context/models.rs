@@ -242,7 +242,7 @@ models! {
 // The bells at a context (`channel/registry.rs`).
 
 models! {
-    fn a_sweep_against_a_close_frees_each_entry_once() {
+    fn a_sweep_against_a_close_frees_entries_once() {
         let (registry, mut entries, counts) = registry(3);
         let (sweeper, closer) = (registry.clone(), registry.clone());
         let (second, first) = (entries.remove(1), entries.remove(0));
@@ -259,7 +259,7 @@ models! {
         each_is_freed_once(&counts, 3);
     }
 
-    fn two_sweeps_against_a_close_free_each_entry_once() {
+    fn two_sweeps_against_a_close_free_entries_once() {
         let (registry, mut entries, counts) = registry(3);
         let threads = [entries.remove(0), entries.remove(0)].map(|entry| {
             let registry = registry.clone();

@@ -5,10 +5,10 @@
 //! waker is ever read.
 //!
 //! On epoll the timeout of a wait can replace the timer, which saves the `settime`. The driver
-//! shortens the timeout by the kernel's own slack, so the wait ends when the timer would end it, or
-//! earlier by at most that slack. The driver assumes that the next sleep ends like the last one, by
-//! its deadline or by a message. A deadline that messages come before is armed once, and stays
-//! armed. On kqueue one call arms and waits.
+//! shortens the timeout by the kernel's own slack. So the wait ends at the deadline, or earlier by
+//! at most that slack. The driver assumes that the next sleep ends like the last one, by its
+//! deadline or by a message. A deadline that messages come before is armed once, and stays armed.
+//! On kqueue one call arms and waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -350,8 +350,8 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Senders may keep the waker, and an embedding may keep the poller, which later wake-ups
-        // must not make readable. (A forked child does not change the parent's poller.)
+        // Senders may keep the waker, and an embedding may keep the poller. Later wake-ups must not
+        // make that poller readable. (A forked child does not change the parent's poller.)
         if self.poller.is_here() {
             self.waker.retire(&self.poller);
         }

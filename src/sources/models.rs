@@ -149,7 +149,7 @@ models! {
     }
 
     /// An inbox moves from one reactor to another, while a sender may still wake the first.
-    fn an_inbox_that_moves_to_another_reactor_is_told_there() {
+    fn a_moved_inbox_is_reported_by_its_new_reactor() {
         let ((first, _), (second, _)) = (reactor(), reactor());
         let (tx, rx) = channel::bounded(1);
         let kept = tx.clone();

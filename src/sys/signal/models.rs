@@ -83,7 +83,7 @@ models! {
         assert_eq!(closed.load(Ordering::Acquire), 1);
     }
 
-    fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
+    fn a_slot_is_reused_beside_an_old_handler() {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -142,7 +142,7 @@ models! {
         assert!(table.is_taken(SIGNAL));
     }
 
-    fn a_signal_beside_a_take_is_taken_or_pending() {
+    fn a_signal_during_a_take_is_never_lost() {
         let table = table();
         let (slot, _) = set(table);
         assert!(come(table));

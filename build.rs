@@ -1,22 +1,28 @@
-//! Chooses the backend once, so that the sources never list operating systems. What it sets:
+//! Chooses the backend once, so that the sources never list operating systems. The script sets:
 //!
-//! | cfg | where |
+//! | cfg | condition |
 //! |---|---|
-//! | `epoll`, `kqueue` | the backend: exactly one of them |
+//! | `epoll`, `kqueue` | the backend: exactly one of the two |
 //! | `linux` | the Linux kernel, also under Android |
-//! | `apple` | macOS and its kin |
-//! | `in_place` | system calls are made without libc where that pays: Linux on x86_64 |
-//! | `flat` | a kqueue that cannot be waited for, see below |
+//! | `apple` | macOS and the other systems of Apple |
+//! | `in_place` | Linux on x86_64, where some syscalls are faster without libc |
+//! | `flat` | a kqueue that no poller can wait for, see below |
 //! | `symmetric` | no `membarrier` in `src/sys/fence.rs`: `POLLMUX_FENCES=symmetric`, for tests |
-//! | `in_repository` | `tests/support` is there: without it, as in a package, the tests are empty |
+//! | `in_repository` | `tests/support` exists: without it, as in a package, the tests are empty |
 //!
-//! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the
-//! kernel's: `libkqueue.so` in the folder `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the
-//! one that pkg-config knows. The libkqueue of the distributions is `flat`: its kqueues cannot be
-//! waited for themselves. That leaves out the tests that do, those that count fds, of which it has
-//! its own, and those that change a kqueue while another thread waits with it, which it cannot
-//! before 2.7; and wakers are pipes. A library is not flat if it exports `kqueue_nests`, as the one
-//! under `tests/` does, or if `POLLMUX_KQUEUE_NESTS=yes` says so.
+//! On Linux `POLLMUX_BACKEND=kqueue` chooses a kqueue from a shared library. The library is
+//! `libkqueue.so` in the folder `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the one that
+//! pkg-config knows.
+//!
+//! The libkqueue of the distributions is `flat`: no poller can wait for its kqueues. Then wakers
+//! are pipes, and these tests are left out:
+//!
+//! - tests that wait for a kqueue;
+//! - tests that count fds, because libkqueue has fds of its own;
+//! - tests that change a kqueue while another thread waits, which libkqueue cannot before 2.7.
+//!
+//! A library is not flat if it exports `kqueue_nests`, as the one under `tests/` does, or if
+//! `POLLMUX_KQUEUE_NESTS=yes` is set.
 
 use std::env;
 use std::path::Path;
@@ -51,7 +57,8 @@ fn choose() -> Result<(), String> {
     } else if !BSD.contains(&os.as_str()) {
         return Err(format!("pollmux runs on Linux, Android, the BSDs and macOS, not on {os}"));
     }
-    // Android's filter of system calls knows only those that its libc makes. Miri knows none.
+    // Android's filter of syscalls allows only the calls of its libc. Miri supports no direct
+    // calls.
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     if os == "linux"
         && is("CARGO_CFG_TARGET_ARCH", "x86_64")
@@ -92,7 +99,7 @@ fn choose() -> Result<(), String> {
     Ok(())
 }
 
-/// An environment variable that decides something here; an empty one counts for none.
+/// Returns an environment variable of this script. An empty one counts as unset.
 fn setting(name: &str) -> Option<String> {
     println!("cargo::rerun-if-env-changed={name}");
     env::var(name).ok().filter(|value| !value.is_empty())
@@ -101,7 +108,7 @@ fn setting(name: &str) -> Option<String> {
 fn link_libkqueue() -> Result<(), String> {
     if let Some(folder) = setting("POLLMUX_LIBKQUEUE_DIR") {
         if !Path::new(&folder).is_absolute() {
-            // This script, the linker and the program each run in another folder.
+            // This script, the linker and the program run in different folders.
             return Err(format!(
                 "POLLMUX_LIBKQUEUE_DIR={folder} is relative: it must be an absolute path"
             ));
@@ -112,7 +119,7 @@ fn link_libkqueue() -> Result<(), String> {
             return Err(format!("POLLMUX_LIBKQUEUE_DIR={folder} has no libkqueue.so"));
         }
         println!("cargo::rustc-link-search=native={folder}");
-        // For this package's own tests and examples.
+        // The rpath is for this package's own tests and examples.
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
         println!("cargo::rustc-link-lib=dylib=kqueue");
         return nests(&library);
@@ -128,7 +135,7 @@ fn link_libkqueue() -> Result<(), String> {
     nests(&Path::new(pkg_config("--variable=libdir")?.trim()).join("libkqueue.so"))
 }
 
-/// What pkg-config says of libkqueue.
+/// Asks pkg-config for a property of libkqueue.
 fn pkg_config(asked: &str) -> Result<String, String> {
     match Command::new("pkg-config").args([asked, "libkqueue"]).output() {
         Ok(output) if output.status.success() => {
@@ -144,7 +151,7 @@ fn pkg_config(asked: &str) -> Result<String, String> {
     }
 }
 
-/// Whether the library's kqueues can be waited for: cfg `flat`, if not.
+/// Sets the cfg `flat` if no poller can wait for the library's kqueues.
 fn nests(library: &Path) -> Result<(), String> {
     let nests = match setting("POLLMUX_KQUEUE_NESTS").as_deref() {
         Some("yes") => true,

@@ -1,18 +1,19 @@
-//! Counts the instructions of each hot path with callgrind, and holds them to `counts.txt`.
+//! Counts the instructions of each hot path with callgrind, and compares them with `counts.txt`.
 //!
-//! - `cargo bench -p pollmux-instructions`: counts every path. Fails if one is above its bound.
-//! - `.. -- select wait`: counts these paths.
-//! - `.. -- --write`: counts, and writes the counts of this toolchain to `counts.txt`.
+//! - `cargo bench -p pollmux-instructions` counts every path, and fails if a count is above its
+//!   bound.
+//! - `.. -- select wait` counts two paths.
+//! - `.. -- --write` counts every path, and writes the counts of this toolchain to `counts.txt`.
 //!
-//! Each path runs in two programs of its own under callgrind, one of them longer. The difference,
+//! Each path runs twice under callgrind, once with more turns. The difference of the counts,
 //! divided by the difference in turns, is the cost of a turn without its set-up. The count does not
-//! depend on the speed of the machine, or on what else runs there.
+//! depend on the speed or the load of the machine.
 //!
-//! `counts.txt` has the counts of one toolchain. A count may be 3 % above its own. With another
-//! version of rustc it may be 15 % above, because another compiler makes other code. Counts of
-//! another architecture are printed and held to nothing.
+//! `counts.txt` has the counts of one toolchain. With that toolchain a count may be 3 % higher.
+//! With another version of rustc a count may be 15 % higher, because another compiler makes other
+//! code. Counts of another architecture are printed and not compared.
 //!
-//! Exit status: 0, or 1 if a count is above its bound, or 77 if there is no valgrind.
+//! The exit status is 0, or 1 if a count is above its bound, or 77 without valgrind.
 
 mod paths;
 
@@ -28,14 +29,14 @@ use std::thread;
 use paths::{PATHS, Run};
 
 const COUNTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/counts.txt");
-/// Above the count that is written down, with the same toolchain and with another one.
+/// The allowed excess over the recorded count, with the same toolchain and with another one.
 const SAME: f64 = 0.03;
 const OTHER: f64 = 0.15;
-/// The kernel has a part in some paths, and time in others: a count above its bound is counted
-/// again, and the lowest one holds.
+/// The number of tries. The kernel or the time changes the count of some paths, so a count above
+/// its bound is repeated, and the lowest count is compared.
 const TRIES: usize = 3;
 const NO_VALGRIND: u8 = 77;
-/// Before the turns of a child, and before the toolchain in `counts.txt`.
+/// The argument before the turns of a child, and the word before the toolchain in `counts.txt`.
 const CHILD: &str = "--run";
 const TOOLCHAIN: &str = "# rustc ";
 
@@ -53,21 +54,25 @@ fn main() -> ExitCode {
     };
     let (measures, writes) = (took("--bench"), took("--write"));
     if !measures || cfg!(debug_assertions) {
-        println!("A trial run, which counts nothing: `cargo bench` does.");
+        println!("A test run, which counts nothing. `cargo bench` counts.");
         PATHS.iter().for_each(|(_, turns, run)| run(turns / 100 + 1));
         return ExitCode::SUCCESS;
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("There is no valgrind: nothing is counted.");
+        println!("valgrind is missing, so nothing is counted.");
         return ExitCode::from(NO_VALGRIND);
     }
     let known = Known::read();
     let toolchain = toolchain();
     let allowed = known.allowance(&toolchain);
     match allowed {
-        Some(SAME) => println!("{toolchain}, as in counts.txt: a count may be 3 % above"),
-        Some(_) => println!("{toolchain}, counts.txt has {}: 15 % above", known.toolchain),
-        None => println!("{toolchain}, counts.txt has {}: held to nothing", known.toolchain),
+        Some(SAME) => println!("{toolchain}, as in counts.txt: a count may be 3 % higher"),
+        Some(_) => {
+            println!("{toolchain}, counts.txt has {}: a count may be 15 % higher", known.toolchain)
+        }
+        None => {
+            println!("{toolchain}, counts.txt has {}: the counts are not compared", known.toolchain)
+        }
     }
     let chosen: Vec<&str> = PATHS
         .iter()
@@ -87,7 +92,7 @@ fn main() -> ExitCode {
     if counts.is_empty() || failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Prints a path's line, and returns true if the count is within its bound.
+/// Prints the line of a path, and returns true if the count is within its bound.
 fn judge(name: &str, count: f64, bound: Option<f64>) -> bool {
     let (holds, says) = match bound {
         Some(bound) if count > bound => (false, format!("ABOVE {bound:.1}")),
@@ -98,7 +103,7 @@ fn judge(name: &str, count: f64, bound: Option<f64>) -> bool {
     holds
 }
 
-/// Counts the paths, as many at once as there are cores.
+/// Counts the paths, on all cores at once.
 fn count_all<'n>(
     names: &[&'n str],
     bound: impl Fn(&str) -> Option<f64> + Sync,
@@ -132,7 +137,7 @@ fn count(name: &str, bound: Option<f64>) -> f64 {
     lowest
 }
 
-/// Runs the path in callgrind, and returns the number of instructions of the whole program.
+/// Runs the path in callgrind, and returns the instructions of the whole program.
 fn collected(name: &str, turns: u32) -> f64 {
     let program = env::current_exe().expect("the path of this program");
     let output = Command::new("valgrind")
@@ -151,7 +156,7 @@ fn run(name: &str) -> Run {
     PATHS.iter().find(|path| path.0 == name).expect("a path").2
 }
 
-/// The version of rustc, and its target: `1.95.0 x86_64-unknown-linux-gnu`.
+/// Returns the version of rustc and its target: `1.95.0 x86_64-unknown-linux-gnu`.
 fn toolchain() -> String {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).arg("-vV").output().expect("rustc");
@@ -181,8 +186,8 @@ impl Known {
         self.counts.iter().find(|known| known.0 == name).map(|known| known.1)
     }
 
-    /// The share by which a count of `toolchain` may be above the one written down; none if they
-    /// cannot be compared.
+    /// Returns the allowed excess of a count of `toolchain` over the recorded count, or `None` if
+    /// the counts cannot be compared.
     fn allowance(&self, toolchain: &str) -> Option<f64> {
         let target =
             |toolchain: &str| toolchain.split_once(' ').map(|(_, target)| target.to_owned());
@@ -193,7 +198,7 @@ impl Known {
         }
     }
 
-    /// With these counts in place of the old ones.
+    /// Returns the content with these counts in place of the old counts.
     fn with(&self, toolchain: &str, counts: &[(&str, f64)]) -> Known {
         let merged = PATHS.iter().filter_map(|&(name, ..)| {
             let new = counts.iter().find(|count| count.0 == name).map(|count| count.1);

@@ -1,4 +1,4 @@
-//! The hot paths that are counted. Each function makes its sources, and then `turns` turns.
+//! The counted hot paths. Each function makes its sources, and then runs `turns` turns.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use pollmux::{Events, Inbox, Reactor, Select, Ticker, select};
 
 pub type Run = fn(u32);
 
-/// Name, turns of the longer run, function.
+/// The paths: name, turns of the longer run, and function.
 pub const PATHS: [(&str, u32, Run); 20] = [
     ("send", 12_000, send),
     ("recv", 12_000, recv),
@@ -41,14 +41,14 @@ pub const PATHS: [(&str, u32, Run); 20] = [
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A reactor that neither spins nor chooses by chance.
+/// Returns a reactor that never spins, and always makes the same choices.
 fn reactor() -> Reactor {
     let reactor = Reactor::builder().spin(Spin::Off).build().expect("a reactor");
     reactor.seed(1);
     reactor
 }
 
-/// A reactor with a channel and a ticker that does not tick.
+/// Returns a reactor with a channel, and a ticker that never ticks.
 fn two_sources() -> (Reactor, Sender<u64>, Inbox<u64>, Ticker) {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(64).expect("a channel");
@@ -60,7 +60,7 @@ fn many(reactor: &Reactor, n: usize) -> Vec<(Sender<u64>, Inbox<u64>)> {
     (0..n).map(|_| reactor.channel(4).expect("a channel")).collect()
 }
 
-/// In any order that is not that of memory.
+/// Returns an index from 0 to n - 1, in an order other than that of memory.
 fn scattered(turn: u32, n: usize) -> usize {
     turn as usize * 7 % n
 }
@@ -70,7 +70,7 @@ const ROOM: usize = 1 << 14;
 fn send(turns: u32) {
     let (tx, rx) = channel::bounded(ROOM);
     (0..u64::from(turns)).for_each(|n| tx.send(black_box(n)).expect("room"));
-    mem::forget((tx, rx)); // to drop the messages costs, too
+    mem::forget((tx, rx)); // dropping the messages would be counted, too
 }
 
 fn recv(turns: u32) {
@@ -236,7 +236,7 @@ fn set_of_many(turns: u32) {
     }
 }
 
-/// In bursts of 400 ready cases.
+/// Handles bursts of 400 ready cases.
 fn burst(turns: u32) {
     let reactor = reactor();
     let ends = many(&reactor, 400);
@@ -252,7 +252,7 @@ fn burst(turns: u32) {
     }
 }
 
-/// A byte through a socket, beside a ticker. The writes and reads are counted, too.
+/// Sends a byte through a socket, beside a ticker. The writes and reads are counted, too.
 fn ready_fd(turns: u32) {
     let reactor = reactor();
     let (mut peer, socket) = UnixStream::pair().expect("two sockets");
@@ -269,11 +269,11 @@ fn ready_fd(turns: u32) {
             _ = black_box(n);
         }
     }
-    let ended = socket.try_io(|mut socket| socket.read(&mut [0])).expect_err("nothing is left");
+    let ended = socket.try_io(|mut socket| socket.read(&mut [0])).expect_err("no byte is left");
     assert_eq!(ended.kind(), ErrorKind::WouldBlock);
 }
 
-/// A closure that is posted, and the turn that runs it.
+/// Posts a closure, and takes the turn that runs it.
 fn post(turns: u32) {
     let reactor = reactor();
     let remote = reactor.remote();
@@ -287,7 +287,7 @@ fn post(turns: u32) {
     }
 }
 
-/// A tick that the loop sleeps for.
+/// Sleeps until a tick.
 fn tick(turns: u32) {
     let reactor = reactor();
     let ticker = reactor.every(Duration::from_millis(2)).expect("a period");

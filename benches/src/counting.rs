@@ -1,4 +1,4 @@
-//! The allocator of the examples, which counts.
+//! The allocator of the examples, which counts allocations.
 
 #[path = "../../examples/common/mod.rs"]
 mod common;

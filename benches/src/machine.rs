@@ -1,4 +1,4 @@
-//! The machine that a report was made on, as the system's files describe it.
+//! The machine of a report, as the files of the system describe it.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::native::Peer;
 
-/// The facts that decide how long things take on this machine.
+/// The facts of this machine that decide the speed of the rows.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
     pub kernel: String,
@@ -21,7 +21,7 @@ pub struct Machine {
     pub mitigations: Vec<(String, String)>,
     pub timer_slack_ns: Option<u64>,
     pub rustc: String,
-    /// The commit of the tree that was measured, with a plus if files were changed since.
+    /// The commit of the measured tree, with a plus if files were changed since.
     pub commit: String,
     pub date: String,
     /// The peers and their versions.
@@ -97,7 +97,7 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
 
 fn commit() -> String {
     let Some(commit) = said("git", &["rev-parse", "--short", "HEAD"]) else { return unknown() };
-    // The report itself does not change the code that is measured.
+    // Changes of the report do not change the measured code.
     let changed = said("git", &["status", "--porcelain", "--", "../src", "../Cargo.toml", "src"]);
     if changed.is_some_and(|list| !list.is_empty()) { format!("{commit}+") } else { commit }
 }

@@ -24,14 +24,14 @@ use row::{Family, Scale, Spec};
 
 /// Measures pollmux beside its peers and the raw syscalls of this machine.
 ///
-/// Prints each row as soon as it is measured. The rows of one family are measured together, and
-/// only ratios inside one family count: the machine drifts.
+/// Prints each row as soon as it is measured. The rows of one family are measured together. Compare
+/// only rows of the same family, because the speed of the machine drifts.
 #[derive(Debug, Parser)]
 struct Args {
     /// Takes less than 6 minutes instead of 20
     #[arg(long)]
     quick: bool,
-    /// Shows that everything runs, in half a minute; the figures mean nothing
+    /// Checks in half a minute that everything runs; the figures mean nothing
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
     /// Measures only the rows whose name contains this; may be given several times
@@ -55,7 +55,7 @@ struct Args {
     /// Takes the rows from JSON files of earlier runs and measures nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "smoke", "only"])]
     from: Vec<PathBuf>,
-    /// Makes one operation `--times` times, for a tool that counts
+    /// Runs one operation `--times` times, for a tool that counts
     #[arg(long, hide = true, value_name = "CONTESTANT", requires = "times")]
     count: Option<String>,
     #[arg(long, hide = true)]
@@ -146,8 +146,8 @@ fn read_all(files: &[PathBuf]) -> io::Result<Option<Report>> {
 
 fn measure_all(args: &Args, families: &[Family]) -> Report {
     let scale = args.scale();
-    // Redrawn between slices only, because a thread that draws would disturb. Quiet without a
-    // terminal.
+    // The bar is drawn only between slices, because a thread that draws would disturb the rows.
+    // Without a terminal nothing is drawn.
     let bar = ProgressBar::new(families.len() as u64 + 1);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {spinner} {wide_msg}");
     bar.set_style(style.expect("a template that indicatif takes"));

@@ -1,4 +1,4 @@
-//! How time is measured: contestants that take turns, slice by slice, and their medians.
+//! The measurement of time: contestants that take turns, slice by slice, and their medians.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::counting::allocations;
 #[derive(Clone, Copy, Debug)]
 pub enum Run {
     For(Duration),
-    /// So many operations, for tools that count instructions or syscalls.
+    /// The number of operations, for tools that count instructions or syscalls.
     Times(u64),
 }
 
@@ -43,7 +43,7 @@ impl Sample {
 #[derive(Debug)]
 pub struct Meter {
     run: Run,
-    /// Operations before the clock starts.
+    /// The number of operations before the clock starts.
     warm: u64,
     done: u64,
     next_look: u64,
@@ -53,7 +53,7 @@ pub struct Meter {
     made: u64,
 }
 
-/// Operations between two looks at the clock.
+/// The number of operations between two readings of the clock.
 const LOOK: u64 = 256;
 
 impl Meter {
@@ -210,7 +210,7 @@ impl Contestant {
 #[derive(Clone, Debug)]
 pub struct Measured {
     pub name: String,
-    /// One sample a round, or one an event where each event is timed.
+    /// The samples: one for each round, or one for each timed event.
     pub samples: Vec<f64>,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,
@@ -291,7 +291,7 @@ pub fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
     }))
 }
 
-/// Returns 0 to n - 1, in an order that is the same each time.
+/// Returns the numbers from 0 to n - 1 in a shuffled order, which is the same in each run.
 pub fn shuffled(n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     let mut x = 0x2545_f491_4f6c_dd1du64;
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_times_makes_so_many_operations() {
+    fn a_run_of_times_counts_its_operations() {
         for times in [1, 255, 256, 257, 5_000] {
             let mut n = 0;
             time(Run::Times(times), || n += 1);

@@ -1,4 +1,4 @@
-//! libc's calls with no more code around them than a call needs. The benches compare everything
+//! The calls of libc with as little code around them as possible. The benches compare everything
 //! else with this floor.
 //!
 //! The calls are `unsafe` as libc declares them.
@@ -64,7 +64,7 @@ fn control(epoll: &OwnedFd, operation: i32, fd: &OwnedFd, flags: u32) -> i32 {
 
 #[inline]
 pub fn wait(epoll: &OwnedFd, events: &mut [Event], ms: i32) -> i32 {
-    // SAFETY: the buffer is valid for as many events as it says.
+    // SAFETY: the buffer is valid for its length.
     unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, ms) }
 }
 
@@ -72,8 +72,8 @@ pub fn wait(epoll: &OwnedFd, events: &mut [Event], ms: i32) -> i32 {
 pub fn pwait2(epoll: &OwnedFd, events: &mut [Event], timeout: Duration) -> i64 {
     let timeout = timespec(timeout);
     let (fd, len) = (epoll.as_raw_fd(), events.len() as i32);
-    // SAFETY: the buffer is valid for as many events as it says, `timeout` for the call; a null
-    // mask is allowed.
+    // SAFETY: the buffer is valid for its length, `timeout` for the call, and a null mask is
+    // allowed.
     unsafe {
         let mask = ptr::null::<libc::sigset_t>();
         libc::syscall(libc::SYS_epoll_pwait2, fd, events.as_mut_ptr(), len, &timeout, mask, 0usize)
@@ -112,7 +112,7 @@ pub fn read(eventfd: &OwnedFd) -> isize {
 
 #[inline]
 pub fn getppid() -> i32 {
-    // SAFETY: takes nothing and always succeeds.
+    // SAFETY: the call takes no arguments and always succeeds.
     unsafe { libc::getppid() }
 }
 
@@ -137,7 +137,7 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
 
-/// Keeps the calling thread on one core, if the machine has so many.
+/// Pins the calling thread to a core, if the machine has that core.
 pub fn pin_to(core: usize) {
     // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the call only reads it.
     unsafe {
@@ -164,7 +164,7 @@ pub fn allow_fds(n: u64) -> bool {
     }
 }
 
-/// Adds a file under a number of the caller's.
+/// Adds a file to an epoll, under a number that the caller chooses.
 pub fn add_number(epoll: &OwnedFd, fd: i32, flags: u32, number: u64) -> i32 {
     let mut event = Event { events: flags, u64: number };
     // SAFETY: both fds are open, and `event` is valid for the call.

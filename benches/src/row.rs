@@ -10,7 +10,7 @@ use crate::measure::{Contestant, Measured, in_turn, quartiles};
 /// The amount of measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Shows that everything runs. The figures mean nothing.
+    /// Checks that everything runs. The figures mean nothing.
     Smoke,
     Quick,
     Full,
@@ -29,27 +29,27 @@ impl Scale {
 /// The arguments of a family that does not run in slices.
 pub struct Task<'a> {
     pub scale: Scale,
-    /// Returns true if a contestant of this name is needed.
+    /// A test for the names of contestants that are needed.
     pub wanted: &'a dyn Fn(&str) -> bool,
-    /// The family calls this now and then.
+    /// A callback that the family calls from time to time.
     pub progress: &'a mut dyn FnMut(),
 }
 
 type Own = dyn Fn(&mut Task<'_>) -> Vec<Measured>;
 
 pub enum How {
-    /// Contestants that take turns in slices of this length, for so many rounds. The pairs are for
-    /// the quick and the full run.
+    /// Contestants take turns in slices of this length, for this number of rounds. The pairs are
+    /// for the quick and the full run.
     Slices {
         slice: (Duration, Duration),
         rounds: (usize, usize),
         make: Box<dyn Fn(Scale) -> Vec<Contestant>>,
     },
-    /// The family measures in its own way.
+    /// A function of the family measures the contestants.
     Own(Box<Own>),
 }
 
-/// Contestants that do the same work, and the rows made of their figures.
+/// Contestants that do the same work, and the rows of their figures.
 pub struct Family {
     pub how: How,
     pub rows: Vec<Spec>,
@@ -78,7 +78,8 @@ impl Family {
         Family { how: How::Own(Box::new(run)), rows: rows.into_iter().collect() }
     }
 
-    /// Sets other slices, in ms, and rounds. The pairs are for the quick and the full run.
+    /// Sets the length of slices in ms, and the rounds. The pairs are for the quick and the full
+    /// run.
     pub fn slices(mut self, ms: (u64, u64), times: (usize, usize)) -> Family {
         if let How::Slices { slice, rounds, .. } = &mut self.how {
             *slice = (Duration::from_millis(ms.0), Duration::from_millis(ms.1));
@@ -138,7 +139,7 @@ pub struct Spec {
     pub unit: &'static str,
     pub ours: String,
     pub peers: Vec<String>,
-    /// Contestants that are shown, but are no peers: a floor, or another way of ours.
+    /// Contestants that are shown but are no peers, such as a floor or another method of pollmux.
     pub beside: Vec<String>,
     pub gate: Option<Bound>,
     pub goal: Option<Bound>,
@@ -282,7 +283,7 @@ impl Bound {
         }
     }
 
-    /// Returns the bound as a ratio to the peer's figure.
+    /// Returns the bound as a ratio of the peer's figure to ours.
     fn ratio(self, peer: Option<f64>) -> Option<f64> {
         match self {
             Bound::Ratio(ratio) => Some(ratio),
@@ -296,10 +297,10 @@ impl Bound {
     }
 }
 
-/// A word of the program, or a word from a JSON file.
+/// A text of the program, or a text from a JSON file.
 pub type Text = Cow<'static, str>;
 
-/// A row of the report, as the JSON file has it. `docs/BENCHMARKS.md` says what the fields mean.
+/// A row of the report in the format of the JSON file. `docs/BENCHMARKS.md` describes the fields.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub work: String,
@@ -317,7 +318,7 @@ pub struct Row {
     pub goal_ratio: Option<f64>,
     pub gate_value: Option<f64>,
     pub goal_value: Option<f64>,
-    /// "goal", "gate", "no"; "none" if there is no target, "skipped" if there is no figure.
+    /// "goal", "gate" or "no"; "none" without a target, "skipped" without a figure.
     pub met: Text,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,

@@ -1,4 +1,4 @@
-//! The program runs, and its report has every row.
+//! Tests that the program runs, and that its report has every row.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,9 @@ fn names_of_rows() -> BTreeSet<String> {
     text.lines().map(|line| line.split_whitespace().next().unwrap().to_string()).collect()
 }
 
-/// Runs each contestant for an instant. The figures mean nothing.
+/// Runs each contestant for a moment. The figures mean nothing.
 #[test]
-fn each_row_is_measured_or_says_why_not() {
+fn each_row_is_measured_or_gives_a_reason() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = |name: &str| folder.join(name);
     let status = Command::new(PROGRAM)
@@ -51,7 +51,7 @@ fn each_row_is_measured_or_says_why_not() {
     for row in found_in(&report) {
         assert!(page.contains(&row) && markdown.contains(&row), "{row}");
     }
-    // No other file, and no plot that is not there.
+    // The page needs no other file, and the text names only plots that exist.
     assert!(!page.contains("src=") && !page.contains("href="));
     for part in markdown.split("](plots/").skip(1) {
         assert!(file("plots").join(part.split(')').next().unwrap()).exists(), "{part}");

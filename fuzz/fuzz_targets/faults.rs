@@ -1,4 +1,4 @@
-//! Any bytes are a list of operations, with faults of the driver. A difference is a panic.
+//! Runs any bytes as operations and faults of the driver. A difference panics.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes are a list of operations. A difference to the model is a panic.
+//! Runs any bytes as operations. A difference to the model panics.
 
 #![no_main]
 

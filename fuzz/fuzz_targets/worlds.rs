@@ -1,4 +1,4 @@
-//! Any bytes are a simulated world. A difference is a panic.
+//! Runs any bytes as a simulated world. A difference panics.
 
 #![no_main]
 

@@ -2,10 +2,10 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `ops.rs` | the operations, and how bytes become operations |
-//! | `model.rs` | the model, after the rules of docs/DESIGN.md |
-//! | `world.rs` | does each operation to the library and to the model, and compares |
-//! | `worlds.rs` | members of a `SimWorld`: what they may see, and one history for one seed |
+//! | `ops.rs` | the operations, and their decoding from bytes |
+//! | `model.rs` | the model, which follows the rules of docs/DESIGN.md |
+//! | `world.rs` | applies each operation to the library and to the model, and compares |
+//! | `worlds.rs` | the members of a `SimWorld`, and the checks of their messages and times |
 //! | `main.rs` | a runner for stable Rust: random inputs, coverage, shrinking |
 
 #![allow(missing_docs)]
@@ -20,16 +20,16 @@ pub use crate::world::Coverage;
 /// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Operations.
+    /// Operations on one reactor.
     Ops,
-    /// Operations, and the faults of the driver.
+    /// Operations on one reactor, and the faults of its driver.
     Faults,
-    /// Members of a `SimWorld`.
+    /// Operations of the members of a `SimWorld`.
     Worlds,
 }
 
 impl Target {
-    /// Bytes of one operation. What is before the first one has [`ops::HEADER`] bytes.
+    /// Returns the bytes of one operation. The header before the first has [`ops::HEADER`] bytes.
     pub fn chunk(self) -> usize {
         match self {
             Target::Ops => ops::CHUNK,
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// Runs an input. The error says where the library and the model differ.
+    /// Runs an input. The error names the difference between the library and the model.
     pub fn run(self, bytes: &[u8]) -> (Result<(), String>, Coverage) {
         match self {
             Target::Ops | Target::Faults => world::run(&ops::decode(bytes, self == Target::Faults)),
@@ -46,7 +46,7 @@ impl Target {
         }
     }
 
-    /// The meaning of an input, a line for each operation.
+    /// Returns the operations of an input as text, one in each line.
     pub fn describe(self, bytes: &[u8]) -> String {
         match self {
             Target::Ops | Target::Faults => ops::decode(bytes, self == Target::Faults).to_string(),
@@ -54,7 +54,7 @@ impl Target {
         }
     }
 
-    /// Panics at a difference, for a fuzzer.
+    /// Runs an input for a fuzzer. Panics at a difference.
     pub fn expect(self, bytes: &[u8]) {
         if let (Err(text), _) = self.run(bytes) {
             panic!("{}  {text}", self.describe(bytes));

@@ -1,6 +1,6 @@
 //! Runs random inputs on stable Rust:
 //! `cargo run --release --manifest-path fuzz/Cargo.toml -- --runs 100000`.
-//! Ends with status 1 at the first difference, and prints it with its operations.
+//! At the first difference the runner prints the operations and ends with status 1.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use pollmux_fuzz::ops::HEADER;
 use pollmux_fuzz::{Coverage, Target};
 
-/// Runs begun so far, for the watchdog.
+/// The number of runs begun so far, for the watchdog.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
-/// The input under way.
+/// The input of the present run.
 static INPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct Options {
@@ -21,10 +21,10 @@ struct Options {
     runs: u64,
     seconds: u64,
     seed: u64,
-    /// Operations in one input, at most.
+    /// The most operations in one input.
     most: usize,
     input: Option<String>,
-    /// The file that a shrunk input is written to.
+    /// The file for a shrunk input.
     output: Option<String>,
     keep_going: bool,
 }
@@ -72,7 +72,7 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-/// SplitMix64.
+/// A SplitMix64 generator.
 struct Random(u64);
 
 impl Random {
@@ -85,7 +85,7 @@ impl Random {
     }
 }
 
-/// The input of one run. Depends on the seed and on the number of the run only.
+/// Returns the input of one run, which depends only on the seed and the number of the run.
 fn generate(target: Target, seed: u64, n: u64, most: usize) -> Vec<u8> {
     let mut random = Random(seed ^ n.wrapping_mul(0xd134_2543_de82_ef95));
     let length = HEADER + (1 + random.next() as usize % most) * target.chunk();
@@ -101,7 +101,7 @@ fn fails(target: Target, bytes: &[u8]) -> Option<String> {
     target.run(bytes).0.err()
 }
 
-/// Drops operations, then clears bytes, while the input still fails.
+/// Removes operations and then clears bytes of an input that fails, as long as it still fails.
 fn shrink(target: Target, mut bytes: Vec<u8>) -> Vec<u8> {
     let (chunk, fails) = (target.chunk(), |bytes: &[u8]| fails(target, bytes));
     let mut size = (bytes.len() - HEADER).div_ceil(chunk) / 2;
@@ -119,7 +119,7 @@ fn shrink(target: Target, mut bytes: Vec<u8>) -> Vec<u8> {
         }
         size /= 2;
     }
-    // Once more one by one, then byte by byte: zero means the simplest of everything.
+    // Removes single operations, then clears bytes. A zero byte decodes to the simplest choice.
     for _ in 0..2 {
         let mut at = HEADER;
         while at < bytes.len() {
@@ -151,7 +151,7 @@ fn print_coverage(coverage: &Coverage) {
     }
 }
 
-/// Ends the process when one run takes more than a minute.
+/// Ends the process when no run has begun for a minute.
 fn watch(target: Target, output: Option<String>) {
     std::thread::spawn(move || {
         let mut last = 0;
@@ -160,7 +160,7 @@ fn watch(target: Target, output: Option<String>) {
             let begun = BEGUN.load(Ordering::Relaxed);
             if begun == last {
                 let input = INPUT.lock().map(|input| input.clone()).unwrap_or_default();
-                println!("run {begun} does not end");
+                println!("run {begun} hangs");
                 if let Some(path) = output {
                     let _ = std::fs::write(path, &input);
                 }
@@ -180,7 +180,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A panic of the library is a difference: the message goes into the report.
+    // A panic of the library is a difference, whose message goes into the report.
     std::panic::set_hook(Box::new(|info| {
         if std::env::var_os("FUZZ_PANICS").is_some() {
             eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
@@ -219,7 +219,7 @@ fn main() -> ExitCode {
         operations += (bytes.len() - HEADER) / target.chunk();
         covered.into_iter().for_each(|(what, count)| *coverage.entry(what).or_default() += count);
         if let Err(text) = result {
-            // With `--keep-going` one of each kind is printed.
+            // With `--keep-going` only the first difference of each kind is printed.
             let kind = text.rsplit(" => ").next().unwrap_or_default();
             let kind: String = kind.chars().filter(|c| !c.is_ascii_digit()).take(40).collect();
             let times = differences.entry(kind).or_default();

@@ -1,8 +1,8 @@
-//! The model: lists of deadlines, queues and flags, after the rules of docs/DESIGN.md.
+//! The model of a reactor: lists of deadlines, queues and flags that follow docs/DESIGN.md.
 //!
-//! The model does not predict a choice that the rules leave open. The library chooses, and the
-//! model says if that was allowed. Virtual time makes the rest exact: a blocking call ends at the
-//! first instant at which one of its cases is ready, and a callback is called at its deadline.
+//! If the rules leave a choice open, the library chooses, and the model checks that the choice is
+//! allowed. Virtual time makes the rest exact. A blocking call ends at the first instant at which
+//! one of its cases is ready. A callback is called at its deadline.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,7 +10,7 @@ use pollmux::MissedTickBehavior;
 
 use crate::ops::{ALARMS, CHANNELS, CONTEXTS, Case, DONES, NEVER, TICKERS, TIMERS};
 
-/// The lateness that `Delay` does not take for late: 5 ms.
+/// The lateness in ns up to which a `Delay` ticker keeps its grid.
 const TOLERANCE: u64 = 5_000_000;
 
 pub type Checked<T = ()> = Result<T, String>;
@@ -27,11 +27,11 @@ pub(crate) use {ensure, fail};
 #[derive(Clone, Debug, Default)]
 pub struct Alarm {
     pub alive: bool,
-    /// Pending, or passed and not received.
+    /// The deadline that is pending, or has passed without a receive.
     pub deadline: Option<u64>,
-    /// The number of the arm.
+    /// The number of the last arm.
     seq: u64,
-    /// The deadline armed last.
+    /// The deadline of the last arm.
     last: u64,
     pub period: u64,
     pub behavior: MissedTickBehavior,
@@ -39,13 +39,13 @@ pub struct Alarm {
     pub key: u64,
     pub detached: bool,
     running: bool,
-    /// The batch of closures that has armed it, if it was one of this operation.
+    /// The batch of closures with the last arm, if the batch belongs to this operation.
     inside: Option<u64>,
-    /// When it was armed last.
+    /// The time of the last arm.
     armed: u64,
-    /// The last operation that found it due.
+    /// The first operation that found the alarm due, or zero.
     found: u64,
-    /// Stopped, reset or taken so often.
+    /// The number of stops, resets and takes.
     pub changes: u64,
 }
 
@@ -60,26 +60,26 @@ pub enum Receiving {
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
     pub id: u32,
-    /// The number of the post that the same thread has made last before, from outside a closure.
+    /// The number of the last post before the message, if both came from outside a closure.
     pub behind: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Channel {
-    /// `None`: unbounded.
+    /// The capacity, or `None` for an unbounded channel.
     pub capacity: Option<usize>,
     pub queue: VecDeque<Message>,
     pub senders: usize,
     pub outbox: Option<u64>,
-    /// The outbox has found the channel full, and was not told of room since.
+    /// True if the outbox has found the channel full, and has not reported room since.
     pub asks: bool,
     pub receiving: Receiving,
     pub key: u64,
-    /// The end has been taken from this inbox.
+    /// True if this inbox has returned the end.
     pub over: bool,
-    /// Permits of forgotten choices.
+    /// The permits of forgotten choices.
     pub permits: usize,
-    /// Taken from so often.
+    /// The number of receives.
     pub changes: u64,
 }
 
@@ -134,9 +134,9 @@ impl Posted {
 /// The sources that a call waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// `wait`.
+    /// All sources, for `wait`.
     Everything,
-    /// A sleep.
+    /// No source, for a sleep.
     Nothing,
     These(Vec<Case>),
 }
@@ -144,20 +144,21 @@ pub enum Awaited {
 #[derive(Clone, Debug)]
 struct Turn {
     awaited: Awaited,
-    /// `NEVER`: endless.
+    /// The end of the timeout, or `NEVER`.
     until: u64,
-    /// Inside a closure: this one runs none.
+    /// True inside a closure, where a turn runs no closures.
     nested: bool,
-    /// Called since the time moved, or since a batch began with nothing ready; or since the time of
-    /// the call was over: these are not called again. With the time of each call.
+    /// The callbacks that this turn may not call again, with the times of their calls. The list
+    /// begins anew when the time moves, or when a batch begins and no case is ready. Calls after
+    /// the end of the timeout stay in the list.
     called: Vec<(usize, u64)>,
-    /// When the batch under way began: what comes to be due in it is the next batch's.
+    /// The start of the present batch. An alarm that expires later belongs to the next batch.
     since: u64,
-    /// The same, but posts that took their time have moved it.
+    /// The start of the present batch, or the end of its last post.
     begun: u64,
-    /// A post has begun the look under way.
+    /// True if a post has begun the present look.
     fresh: bool,
-    /// A post has run: a second batch may follow in one turn.
+    /// True if a post has run. A second batch may follow in the same turn.
     posts: bool,
     operation: u64,
 }
@@ -167,7 +168,7 @@ impl Turn {
         self.called.iter().any(|&(called, _)| called == i)
     }
 
-    /// Another look, in which all may be called again that were called before the end.
+    /// Allows another call of each callback that was called before the end of the timeout.
     fn may_call_again(&mut self) {
         self.called.retain(|&(_, at)| at >= self.until);
     }
@@ -176,7 +177,7 @@ impl Turn {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub now: u64,
-    /// The driver's waits are late by less than this.
+    /// The bound of the lateness of the driver's waits.
     pub late: u64,
     pub alarms: [Alarm; ALARMS],
     pub channels: [Channel; CHANNELS],
@@ -185,18 +186,18 @@ pub struct Model {
     pub dones: [Option<Done>; DONES],
     pub posted: VecDeque<Posted>,
     pub posts: u64,
-    /// The last post from outside a closure.
+    /// The number of the last post from outside a closure.
     pub last_post: u64,
     arms: u64,
     batch: u64,
     operation: u64,
     keys: u64,
     turns: Vec<Turn>,
-    /// Closures that run.
+    /// The number of nested closures that run.
     pub depth: usize,
-    /// A wake-up was requested, and no `wait` has returned since.
+    /// True if a wake-up was requested, and no `wait` has returned since.
     pub woken: bool,
-    /// .. in a closure of the turn under way: then the next wait may be meant.
+    /// True if a closure of the present turn requested a wake-up, which may end the next wait.
     pub woken_inside: bool,
     /// Values that must not have been dropped yet.
     pub values: BTreeSet<u32>,
@@ -233,7 +234,7 @@ impl Model {
         self.alarms[i] = Alarm { alive: true, period, behavior, key, changes, ..Alarm::default() };
     }
 
-    /// Rule 2: returns true if that took a deadline, or an expiry that was not received.
+    /// Arms an alarm. Returns true if that took a deadline or an unreceived expiry away (rule 2).
     pub fn arm(&mut self, i: usize, at: u64) -> bool {
         self.arms += 1;
         let inside = (self.depth > 0).then_some(self.batch);
@@ -256,7 +257,7 @@ impl Model {
         self.arm(i, self.after(d))
     }
 
-    /// The next tick is at the first point of the old grid from now on.
+    /// Resumes a ticker. The next tick is at the first point of the old grid from now on.
     pub fn resume(&mut self, i: usize) -> bool {
         let alarm = &self.alarms[i];
         if alarm.deadline.is_some() {
@@ -273,7 +274,7 @@ impl Model {
         self.alarms[i].alive = false;
     }
 
-    /// A detached callback goes when it does not run and nothing is pending.
+    /// Frees a detached callback that does not run and has no pending deadline.
     pub fn release_detached(&mut self, i: usize) {
         let alarm = &mut self.alarms[i];
         if alarm.detached && !alarm.running && alarm.deadline.is_none() {
@@ -281,7 +282,7 @@ impl Model {
         }
     }
 
-    /// Takes the expiry: its scheduled time, and the ticks missed.
+    /// Takes an expiry, and returns its scheduled time and the number of missed ticks.
     pub fn take(&mut self, i: usize) -> Checked<(u64, u64)> {
         ensure!(self.is_due(i), "alarm {i} gave a value and is not due: {:?}", self.alarms[i]);
         let alarm = &mut self.alarms[i];
@@ -321,7 +322,7 @@ impl Model {
         self.nodes.len() - 1
     }
 
-    /// Rule 21: the first to end a context wins.
+    /// Cancels a context. Only the first end of a context counts (rule 21).
     pub fn cancel(&mut self, node: usize) -> bool {
         if self.ended(node).is_some() {
             return false;
@@ -338,7 +339,7 @@ impl Model {
         true
     }
 
-    // --- What is ready.
+    // --- Ready sources.
 
     pub fn is_ready(&self, case: Case) -> bool {
         match case {
@@ -360,7 +361,7 @@ impl Model {
         }
     }
 
-    /// The first instant from now on at which the case is ready, if nobody does anything.
+    /// Returns the first instant from now on at which the case is ready without further operations.
     fn ready_from(&self, case: Case) -> u64 {
         if self.is_ready(case) {
             return self.now;
@@ -373,7 +374,7 @@ impl Model {
         }
     }
 
-    /// Every source that `wait` may report: not an end that was taken.
+    /// Returns every source that `wait` may report. An end that was taken is not among them.
     pub fn reportable(&self) -> impl Iterator<Item = Case> + '_ {
         let channels = (0..CHANNELS).filter(|&c| {
             let channel = &self.channels[c];
@@ -400,7 +401,7 @@ impl Model {
         }
     }
 
-    /// Stops, resets and takes so far: what a report does not survive.
+    /// Returns the number of stops, resets and takes, each of which voids a report.
     pub fn changes(&self, case: Case) -> u64 {
         match case {
             Case::Timer(i) => self.alarms[i].changes,
@@ -410,7 +411,7 @@ impl Model {
         }
     }
 
-    /// For the order in `wait`: `None` if an earlier operation has found the timer due.
+    /// Returns the rank of a timer in `wait`, or `None` if an earlier operation has found it due.
     pub fn rank(&self, case: Case) -> Option<(u64, u64)> {
         let i = match case {
             Case::Timer(i) => i,
@@ -433,7 +434,7 @@ impl Model {
         }
     }
 
-    /// Deadlines that the reactor may have armed.
+    /// Returns the deadlines that the reactor may have armed.
     fn armed(&self) -> impl Iterator<Item = u64> + '_ {
         let limits = self.dones.iter().flatten().filter(|done| !done.over);
         self.alarms
@@ -444,8 +445,8 @@ impl Model {
             .filter(|&at| at != NEVER)
     }
 
-    /// Only ended contexts have this deadline.
-    fn is_vain(&self, at: u64) -> bool {
+    /// Returns true if only ended contexts have this deadline.
+    fn is_of_ended_contexts(&self, at: u64) -> bool {
         let node = |done: &Done| &self.nodes[done.node];
         let mut others = self.alarms.iter().filter(|alarm| alarm.alive);
         let mut open = self.dones.iter().flatten().map(node).filter(|node| node.end.is_none());
@@ -454,7 +455,7 @@ impl Model {
 
     // --- Turns.
 
-    /// A turn begins. `until` is `NEVER` for an endless wait.
+    /// Begins a turn. `until` is `NEVER` for an endless wait.
     pub fn begin(&mut self, awaited: Awaited, until: u64) {
         let nested = self.depth > 0;
         if !nested {
@@ -484,10 +485,10 @@ impl Model {
         self.turns.last_mut().map(f)
     }
 
-    /// Requests of other threads, in the order in which they were asked.
+    /// Runs the requests of other threads, in the order in which they were made.
     fn do_requests(&mut self) {
         while let Some(Posted::Stop { .. } | Posted::Reset { .. }) = self.posted.front() {
-            // As a post does: what it arms with zero is not this batch's.
+            // An alarm that a request arms with zero belongs to the next batch, as in a post.
             self.depth += 1;
             match self.posted.pop_front() {
                 Some(Posted::Stop { alarm: i, life, .. })
@@ -510,14 +511,14 @@ impl Model {
         }
     }
 
-    /// The virtual clock shows `observed`: lives through the time until then, in which the reactor
-    /// has slept.
-    fn live_until(&mut self, observed: u64) -> Checked {
-        self.sleep_until(observed, self.late > 0)
+    /// Moves the time to `observed`, which the virtual clock shows. The reactor has slept until
+    /// then.
+    fn advance_to(&mut self, observed: u64) -> Checked {
+        self.advance(observed, self.late > 0)
     }
 
-    /// [`live_until`](Self::live_until) a time at which, if `vain`, nothing may be due.
-    fn sleep_until(&mut self, observed: u64, vain: bool) -> Checked {
+    /// Moves the time to `observed`. If `spurious` is true, the sleep may end without a deadline.
+    fn advance(&mut self, observed: u64, spurious: bool) -> Checked {
         let nested = self.turn()?.nested;
         if !nested {
             self.do_requests();
@@ -528,33 +529,33 @@ impl Model {
         ensure!(observed > self.now, "the clock went back from {} to {observed}", self.now);
         let turn = self.turn()?.clone();
         let late = self.late;
-        // A wait that was late by as much as possible was to end then.
+        // The deadline of a wait that was late by as much as possible.
         let asked = observed.saturating_sub(late.saturating_sub(1)).max(self.now);
         ensure!(
             turn.until >= asked,
-            "it slept until {observed}, and should have ended at {}",
+            "the sleep ended at {observed}, after its timeout at {}",
             turn.until
         );
         let ready = self.awaited_from(&turn.awaited);
         ensure!(
             ready >= asked,
-            "it slept from {} until {observed}, and a case was ready at {ready}",
+            "the sleep from {} until {observed} passed a case that was ready at {ready}",
             self.now
         );
         if !nested {
-            ensure!(self.posted.is_empty(), "it slept and left {:?}", self.posted);
+            ensure!(self.posted.is_empty(), "the sleep left requests and posts: {:?}", self.posted);
             for i in (0..ALARMS).filter(|&i| Model::is_callback(i)) {
                 let alarm = &self.alarms[i];
                 ensure!(
                     !alarm.alive || alarm.deadline.unwrap_or(NEVER) >= asked,
-                    "it slept from {} until {observed}, and callback {i} was due: {alarm:?}",
+                    "the sleep from {} until {observed} passed callback {i}: {alarm:?}",
                     self.now
                 );
             }
         }
         ensure!(
-            vain || turn.until == observed || self.armed().any(|at| at == observed),
-            "it slept until {observed}, where nothing is due"
+            spurious || turn.until == observed || self.armed().any(|at| at == observed),
+            "the sleep ended at {observed}, where no deadline is"
         );
         self.now = observed;
         self.batch += u64::from(!nested);
@@ -565,15 +566,15 @@ impl Model {
         Ok(())
     }
 
-    /// A posted closure is about to run.
+    /// Records that a posted closure is about to run.
     pub fn post_begins(&mut self, number: u64, observed: u64) -> Checked {
-        self.live_until(observed)?;
+        self.advance_to(observed)?;
         ensure!(!self.turn()?.nested, "a nested select has run a post");
         match self.posted.pop_front() {
             Some(Posted::Closure { number: first, .. }) if first == number => {}
-            other => fail!("post {number} runs, and {other:?} is the first"),
+            other => fail!("post {number} runs before {other:?}"),
         }
-        // With nothing ready this is another look, which may call all callbacks again.
+        // If no case is ready, the post begins another look, which may call all callbacks again.
         let (found, now) = (self.is_found()?, self.now);
         self.with_turn(|turn| {
             if !found && (now < turn.until || turn.since < turn.until) {
@@ -596,22 +597,22 @@ impl Model {
         Ok(self.awaited_from(&self.turn()?.awaited) <= self.now)
     }
 
-    /// Callbacks that the batch under way owes.
+    /// Returns a callback that is due in the present batch and was not called.
     fn owed(&self) -> Option<usize> {
         let turn = self.turns.last()?;
         let since = Some(turn.since);
         let called = |i: &usize| turn.has_called(*i);
         (0..ALARMS).filter(|&i| Model::is_callback(i)).filter(|i| !called(i)).find(|&i| {
             let due = self.is_due(i) && self.alarms[i].deadline <= since;
-            // A closure that arms it when the time is over arms it for the next turn.
+            // After the end of the timeout a closure arms a callback for the next turn.
             let is_next = self.alarms[i].armed >= turn.until;
             due && self.alarms[i].inside.is_none_or(|batch| batch < self.batch && !is_next)
         })
     }
 
-    /// A callback is about to be called.
+    /// Records that a callback is about to be called.
     pub fn call_begins(&mut self, i: usize, scheduled: u64, observed: u64) -> Checked {
-        self.live_until(observed)?;
+        self.advance_to(observed)?;
         let operation = self.turn()?.operation;
         ensure!(!self.turn()?.nested, "a nested select has called callback {i}");
         ensure!(
@@ -619,16 +620,26 @@ impl Model {
             "callback {i} was called before {:?}",
             self.posted
         );
-        ensure!(self.is_due(i), "callback {i} was called and is not due: {:?}", self.alarms[i]);
+        ensure!(
+            self.is_due(i),
+            "callback {i} was called before its deadline: {:?}",
+            self.alarms[i]
+        );
         let deadline = self.alarms[i].deadline;
-        ensure!(deadline == Some(scheduled), "callback {i} says {scheduled} and not {deadline:?}");
+        ensure!(
+            deadline == Some(scheduled),
+            "callback {i} got the deadline {scheduled} instead of {deadline:?}"
+        );
         if self.alarms[i].inside == Some(self.batch) || scheduled > self.turn()?.begun {
-            // Armed, or come to be due, in the batch before: this is another one.
+            // The callback was armed or became due in the last batch, so a new batch begins.
             if let Some(owed) = self.owed().filter(|_| !self.turns.iter().any(|turn| turn.fresh)) {
-                fail!("a batch is over, and callback {owed} was due");
+                fail!("a batch ended without the due callback {owed}");
             }
             if self.is_found()? {
-                ensure!(self.turn()?.posts, "callback {i} is the next turn's: a case is ready");
+                ensure!(
+                    self.turn()?.posts,
+                    "callback {i} was called a turn early: a case is ready"
+                );
             } else {
                 self.with_turn(Turn::may_call_again);
             }
@@ -646,7 +657,7 @@ impl Model {
         for j in (0..ALARMS).filter(|&j| Model::is_callback(j) && j != i && self.is_due(j)) {
             let (mine, other) = (&self.alarms[i], &self.alarms[j]);
             let is_of_batch = other.inside.is_none_or(|batch| batch < self.batch);
-            // Those that an earlier turn has found due come in the order in which it did.
+            // The order is free for callbacks that an earlier turn has found due.
             let (a, b) = (
                 mine.inside.is_some() || mine.found > 0,
                 other.inside.is_some() || other.found > 0,
@@ -668,7 +679,7 @@ impl Model {
         Ok(())
     }
 
-    /// `life` is the key of the callback that was called.
+    /// Records that the callback with the key `life` has returned.
     pub fn call_ends(&mut self, i: usize, life: u64) {
         self.depth -= 1;
         if self.alarms[i].key == life {
@@ -677,9 +688,9 @@ impl Model {
         }
     }
 
-    /// The part that all ends of a turn have in common.
+    /// Checks the rules for every end of a turn.
     fn ends(&mut self, observed: u64) -> Checked {
-        self.live_until(observed)?;
+        self.advance_to(observed)?;
         let turn = self.turn()?;
         if turn.nested {
             return Ok(());
@@ -687,11 +698,11 @@ impl Model {
         let operation = turn.operation;
         ensure!(
             self.posted.iter().all(|posted| posted.operation() >= operation),
-            "a turn is over and has left {:?}",
+            "a turn ended with pending posts: {:?}",
             self.posted
         );
         if let Some(i) = self.owed() {
-            fail!("a turn is over, and callback {i} was due: {:?}", self.alarms[i]);
+            fail!("a turn ended without the due callback {i}: {:?}", self.alarms[i]);
         }
         Ok(())
     }
@@ -706,51 +717,61 @@ impl Model {
         }
     }
 
-    /// A turn has ended with `case`.
+    /// Records that a turn has ended with `case`.
     pub fn end_with(&mut self, case: Case, observed: u64) -> Checked {
         self.ends(observed)?;
-        ensure!(self.is_ready(case), "{case:?} was chosen and is not ready");
+        ensure!(self.is_ready(case), "the chosen {case:?} is not ready");
         self.over();
         Ok(())
     }
 
-    /// A turn has ended with nothing: its time is over, and nothing of its own is ready.
+    /// Records that a turn has ended by its timeout. None of its cases may be ready.
     pub fn end_with_nothing(&mut self, observed: u64) -> Checked {
         self.ends(observed)?;
         let (turn, found) = (self.turn()?.clone(), self.is_found()?);
-        ensure!(turn.until <= self.now, "it gave up at {} and not at {}", self.now, turn.until);
-        ensure!(!found, "it gave up, and a case is ready");
+        ensure!(
+            turn.until <= self.now,
+            "the timeout ended at {} instead of {}",
+            self.now,
+            turn.until
+        );
+        ensure!(!found, "the timeout ended while a case is ready");
         self.over();
         Ok(())
     }
 
-    /// A turn has failed: nothing could ever happen any more.
+    /// Records that a turn has failed because no event can come any more.
     pub fn end_in_deadlock(&mut self, observed: u64) -> Checked {
         self.ends(observed)?;
         let (turn, found) = (self.turn()?.clone(), self.is_found()?);
-        ensure!(!found, "a deadlock, and a case is ready");
-        ensure!(turn.until == NEVER, "a deadlock, and there is a timeout: {}", turn.until);
-        // Nothing waits for the deadline of a context that was cancelled before.
-        let next = self.armed().find(|&at| at > self.now && !self.is_vain(at));
-        ensure!(next.is_none(), "a deadlock, and something is due at {next:?}");
+        ensure!(!found, "a deadlock while a case is ready");
+        ensure!(turn.until == NEVER, "a deadlock in spite of the timeout {}", turn.until);
+        // No source waits for the deadline of a context that has ended.
+        let next = self.armed().find(|&at| at > self.now && !self.is_of_ended_contexts(at));
+        ensure!(next.is_none(), "a deadlock in spite of the deadline {next:?}");
         ensure!(
             turn.nested || self.posted.is_empty(),
-            "a deadlock, and there are posts: {:?}",
+            "a deadlock with pending posts: {:?}",
             self.posted
         );
         self.over();
         Ok(())
     }
 
-    /// `wait` has ended, with events or, after a wake-up, perhaps without. Says what it reports.
+    /// Records the end of a `wait`, and returns the sources that it may report. Only a timeout or a
+    /// wake-up ends a wait without events.
     pub fn end_wait(&mut self, observed: u64, reported: usize) -> Checked<Vec<Case>> {
         self.ends(observed)?;
         let found: Vec<_> = self.reportable().filter(|&case| self.is_ready(case)).collect();
         let inside = std::mem::take(&mut self.woken_inside);
         if reported == 0 && !std::mem::replace(&mut self.woken, inside) {
             let until = self.turn()?.until;
-            ensure!(until <= self.now, "wait reports nothing at {} and not at {until}", self.now);
-            ensure!(found.is_empty(), "wait reports nothing, and these are ready: {found:?}");
+            ensure!(
+                until <= self.now,
+                "wait ended without events at {} instead of {until}",
+                self.now
+            );
+            ensure!(found.is_empty(), "wait ended without events while these are ready: {found:?}");
         }
         Ok(found)
     }
@@ -759,35 +780,35 @@ impl Model {
         self.over();
     }
 
-    /// The driver has failed, and with it the turn.
+    /// Records that the turn has failed with the driver.
     pub fn end_by_failure(&mut self, observed: u64) -> Checked {
-        self.sleep_until(observed, true)?;
+        self.advance(observed, true)?;
         self.over();
         Ok(())
     }
 
-    /// A closure has panicked, and with it the turn.
+    /// Records that a panic in a closure has ended the turn.
     pub fn end_by_panic(&mut self) {
         self.over();
     }
 
     // --- Channels.
 
-    /// Rule 12: room is what no message and no permit has.
+    /// Records a message in the channel, where each message and each permit takes room (rule 12).
     pub fn sent(&mut self, c: usize, id: u32) {
         let behind = if self.depth > 0 { 0 } else { self.last_post };
         self.channels[c].queue.push_back(Message { id, behind });
         self.values.insert(id);
     }
 
-    /// Takes the first message, or the end.
+    /// Takes the first message or the end, and compares it with `got`.
     pub fn receive(&mut self, c: usize, got: Option<u32>) -> Checked<Option<Message>> {
         let channel = &mut self.channels[c];
         channel.changes += 1;
         let first = channel.queue.pop_front();
         ensure!(
             first.map(|message| message.id) == got,
-            "channel {c} gave {got:?} and not {first:?}"
+            "channel {c} gave {got:?} instead of {first:?}"
         );
         if let Some(message) = first {
             self.values.remove(&message.id);
@@ -798,7 +819,7 @@ impl Model {
         Ok(first)
     }
 
-    /// A turn gave this message: the posts that its thread made before it must have run.
+    /// Checks that the posts before a received message, of the same thread, have run.
     pub fn check_posts_before(&self, message: Option<Message>) -> Checked {
         let Some(message) = message.filter(|_| self.depth == 0) else { return Ok(()) };
         for posted in &self.posted {

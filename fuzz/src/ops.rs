@@ -1,39 +1,39 @@
-//! The operations, and how bytes become operations.
+//! The operations, and their decoding from bytes.
 //!
-//! Each operation has [`CHUNK`] bytes of its own, so an input stays meaningful when a fuzzer or the
-//! shrinking removes or repeats a chunk.
+//! Each operation has [`CHUNK`] bytes of its own. So the other operations stay the same when a
+//! fuzzer or the shrinking removes or repeats a chunk.
 
 use std::fmt;
 
 use arbitrary::{Result, Unstructured};
 use pollmux::MissedTickBehavior;
 
-/// Bytes for one operation.
+/// The bytes of one operation.
 pub const CHUNK: usize = 40;
-/// Bytes for the faults of a driver during one operation, behind the operation's.
+/// The bytes of the driver's faults during one operation, after the operation's own bytes.
 pub const FAULTS: usize = 8;
-/// Bytes before the first operation.
+/// The bytes before the first operation.
 pub const HEADER: usize = 4;
 
 pub const TIMERS: usize = 6;
 pub const TICKERS: usize = 3;
 pub const CALLBACKS: usize = 3;
-/// Timers, then tickers, then callbacks.
+/// The number of timers, tickers and callbacks, in this order.
 pub const ALARMS: usize = TIMERS + TICKERS + CALLBACKS;
 pub const CHANNELS: usize = 3;
 pub const CONTEXTS: usize = 3;
 pub const DONES: usize = 3;
 
-/// ns: never.
+/// The time in ns that stands for "never".
 pub const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// From now.
+    /// A time from now on.
     In(u64),
-    /// Since the origin; most often in the past.
+    /// A time since the origin, which usually has passed.
     At(u64),
-    /// The deadline of this alarm, if it has one, plus so much.
+    /// A time after the deadline of this alarm, or from now on without a deadline.
     With(usize, u64),
     Never,
 }
@@ -45,7 +45,7 @@ pub enum Mode {
     For(u64),
 }
 
-/// One case of a select.
+/// A case of a `select!` or a `Select`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Case {
     Timer(usize),
@@ -55,13 +55,13 @@ pub enum Case {
     Send(usize),
 }
 
-/// The treatment of a chosen case.
+/// The handling of a chosen case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     Complete,
-    /// The `Selected` is dropped; in a `select!` the value returns from the function.
+    /// Drops the `Selected`. In a `select!` the value returns from the function.
     Abandon,
-    /// The `Selected` is forgotten; in a `select!` the value panics.
+    /// Forgets the `Selected`. In a `select!` the value panics.
     Forget,
 }
 
@@ -94,7 +94,7 @@ pub enum Op {
     AskReset(usize, u64, bool),
     Take(usize),
 
-    /// `None`: unbounded.
+    /// Makes a channel, unbounded if the capacity is `None`.
     MakeChannel(usize, Option<usize>),
     TrySend(usize, bool),
     SendThroughOutbox(usize),
@@ -140,12 +140,12 @@ pub enum Op {
         cases: Vec<usize>,
         steps: Vec<Step>,
     },
-    /// In a closure only.
+    /// Panics. Only closures do.
     Panic,
 }
 
 impl Op {
-    /// The kind, for the count of what was covered.
+    /// Returns the kind of the operation, for the coverage counts.
     pub fn kind(&self) -> &'static str {
         match self {
             Op::MakeTimer(..) => "make timer",
@@ -203,26 +203,26 @@ impl Op {
     }
 }
 
-/// The operations of an input, and what its header says.
+/// The operations of an input, and the settings of its header.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub ops: Vec<Op>,
     /// The seed of the choices among ready cases.
     pub seed: u64,
-    /// The order in which all is dropped.
+    /// The number of the drop order at the end.
     pub ending: u8,
-    /// The driver has faults.
+    /// The faults of the driver, if it has any.
     pub faults: Option<Faults>,
 }
 
 /// The faults of a driver.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// The choices during each operation.
+    /// The choices of faults during each operation.
     pub choices: Vec<Vec<u8>>,
-    /// In ns: waits are late by less than this.
+    /// The bound of the lateness of waits, in ns.
     pub late: u64,
-    /// Waits fail with errors that are no interruptions.
+    /// True if waits fail with errors other than interruptions.
     pub fails: bool,
 }
 
@@ -242,7 +242,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// With `faulty` each operation has [`FAULTS`] bytes more.
+/// Decodes an input. If `faulty` is true, each operation has [`FAULTS`] bytes more.
 pub fn decode(bytes: &[u8], faulty: bool) -> Program {
     let mut header = [0; HEADER];
     let (first, rest) = bytes.split_at(bytes.len().min(HEADER));
@@ -273,11 +273,11 @@ impl Input<'_> {
     }
 
     fn flag(&mut self, one_of: usize) -> Result<bool> {
-        // Zero, which is also what an input that is too short gives, means no.
+        // Zero decodes to false. An input that is too short gives zero.
         Ok(self.below(one_of)? == one_of - 1)
     }
 
-    /// Few distinct values, so that ties are common.
+    /// Returns one of few distinct values, so that ties are common.
     fn duration(&mut self) -> Result<u64> {
         let byte = u64::from(self.byte()?);
         Ok(match byte % 16 {
@@ -339,7 +339,7 @@ impl Input<'_> {
         (0..self.below(most + 1)?).map(|_| self.op(depth + 1)).collect()
     }
 
-    /// `depth` is more than zero in closures.
+    /// Decodes an operation. In closures `depth` is above zero.
     fn op(&mut self, depth: u32) -> Result<Op> {
         let (alarm, channel, context) = (Input::alarm, CHANNELS, CONTEXTS);
         Ok(match self.below(100)? {
@@ -418,7 +418,8 @@ impl Input<'_> {
         })
     }
 
-    /// In a closure nothing waits for ever, and half of what waits does not sleep.
+    /// Returns the mode of a wait. In a closure no wait is endless, and half of the waits do not
+    /// sleep.
     fn inner_mode(&mut self, depth: u32) -> Result<Mode> {
         Ok(match self.mode()? {
             Mode::Endless if depth > 0 => Mode::Now,

@@ -1,4 +1,4 @@
-//! The library beside the model: does each operation to both, and compares.
+//! Applies each operation to the library and to the model, and compares both.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -27,19 +27,19 @@ use crate::ops::{
     TICKERS, TIMERS, When,
 };
 
-/// The number of calls in which a callback does its work. Afterwards it is only called.
+/// The number of calls in which a callback runs its operations. Later calls run none.
 const ACTIVE_CALLS: u32 = 3;
-/// Values in one run.
+/// The number of values in one run.
 const VALUES: usize = 4_096;
 
 pub type Coverage = BTreeMap<&'static str, u64>;
 
 thread_local! {
-    /// The world of the run under way, for closures, which must be `'static` or `Send`.
+    /// The world of the present run, for closures, which must be `'static` or `Send`.
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
 }
 
-/// The payload of a panic that an operation asks for.
+/// The payload of a panic that an operation causes.
 struct Injected;
 
 /// A value whose drops are counted.
@@ -68,7 +68,7 @@ struct Reals {
     tickers: [Option<Rc<Ticker>>; TICKERS],
     callbacks: [Option<Rc<Callback>>; CALLBACKS],
     ids: [Option<TimerId>; ALARMS],
-    /// The value in the closure of a callback.
+    /// The values in the closures of the callbacks.
     closures: [Option<u32>; ALARMS],
     senders: [Vec<Sender<Value>>; CHANNELS],
     outboxes: [Option<Rc<Outbox<Value>>>; CHANNELS],
@@ -86,14 +86,14 @@ struct World {
     values: Cell<u32>,
     drops: Arc<[AtomicU8]>,
     stats: Cell<Stats>,
-    /// The first difference that a closure has found.
+    /// The first difference in a closure.
     wrong: RefCell<Option<String>>,
     coverage: RefCell<Coverage>,
-    /// Prints each operation, before it is done.
+    /// True if each operation is printed before it runs.
     traces: bool,
 }
 
-/// A source that a case holds while it is waited for.
+/// A source that a case holds during a wait.
 #[derive(Clone)]
 enum Held {
     Timer(Rc<Timer>),
@@ -103,7 +103,7 @@ enum Held {
     Send(Rc<Outbox<Value>>),
 }
 
-/// One of the three, if it is live and held.
+/// One of the three kinds, if the alarm is live and not detached.
 type Alarm = (Option<Rc<Timer>>, Option<Rc<Ticker>>, Option<Rc<Callback>>);
 
 /// The item of a case.
@@ -113,7 +113,7 @@ enum Item {
     Message(Result<Value, RecvError>),
     Cause(Cause),
     Sent(u32, Result<(), SendError<Value>>),
-    /// The chosen case was given up.
+    /// No item, because the chosen case was abandoned.
     Nothing,
 }
 
@@ -123,7 +123,7 @@ enum Outcome {
     Failed(io::ErrorKind),
 }
 
-/// Where an operation stands.
+/// The place of an operation: in the program or in a closure.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Top,
@@ -139,7 +139,7 @@ fn duration(nanos: u64) -> Duration {
     if nanos == NEVER { Duration::MAX } else { Duration::from_nanos(nanos) }
 }
 
-/// Runs a program. An error says where the library and the model differ.
+/// Runs a program. The error names the difference between the library and the model.
 pub fn run(program: &Program) -> (Checked, Coverage) {
     let sim = Sim::new();
     let choices = Rc::new(RefCell::new(VecDeque::new()));
@@ -189,7 +189,7 @@ pub fn run(program: &Program) -> (Checked, Coverage) {
         result =
             world.finish(reactor, program.ending).map_err(|text| format!("at the end: {text}"));
     } else {
-        // Do not let a second panic hide the first difference.
+        // A second panic must not hide the first difference.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(reactor)));
     }
     WORLD.set(None);
@@ -200,7 +200,7 @@ pub fn run(program: &Program) -> (Checked, Coverage) {
     (result, coverage)
 }
 
-/// In a closure: does nothing once something is wrong.
+/// Runs `f` in a closure, unless a difference was found before.
 fn in_world(f: impl FnOnce(&Rc<World>) -> Checked) {
     let Some(world) = WORLD.with_borrow(Clone::clone) else { return };
     if world.wrong.borrow().is_some() {
@@ -242,12 +242,12 @@ impl World {
         }
     }
 
-    /// One operation of the program, with all checks behind it.
+    /// Runs one operation of the program, and then all checks.
     fn top(self: &Rc<World>, op: &Op) -> Checked {
         let done = catch_unwind(AssertUnwindSafe(|| self.run(op, Place::Top)));
         match done {
             Ok(result) => {
-                // The first difference is the one that a closure has found.
+                // A closure has found its difference first.
                 if let Some(text) = self.wrong.take() {
                     return Err(text);
                 }
@@ -276,7 +276,7 @@ impl World {
             eprintln!("{:>6} {op:?}", self.observed());
         }
         let i = |i: &usize| match place {
-            // So that callbacks often do something to themselves.
+            // Callbacks often change themselves.
             Place::Callback(me, _) if *i < 2 => me,
             _ => *i,
         };
@@ -454,7 +454,7 @@ impl World {
 
     // --- Timers, tickers and callbacks.
 
-    /// Makes room. Returns false if a select holds the old one, or nobody holds it.
+    /// Drops the old alarm. Returns false if a select holds it, or no handle is left.
     fn replaces(&self, i: usize) -> bool {
         self.drop_alarm(i);
         !self.model.borrow().alarms[i].alive
@@ -573,7 +573,7 @@ impl World {
         Ok(panics)
     }
 
-    /// Does the operations of a closure. Returns true if a panic ends the closure.
+    /// Runs the operations of a closure. Returns true if a panic ends the closure.
     fn acts(self: &Rc<World>, acts: &[Op], place: Place<'_>) -> Checked<bool> {
         for act in acts {
             if *act == Op::Panic {
@@ -585,7 +585,7 @@ impl World {
         Ok(false)
     }
 
-    /// The closures of dead callbacks have been dropped.
+    /// Records that the closures of dead callbacks have been dropped.
     fn forget_closures(&self) {
         let model = &mut *self.model.borrow_mut();
         let reals = &mut *self.reals.borrow_mut();
@@ -714,11 +714,11 @@ impl World {
             self.hit("-> dead id");
             Err(TimerError::Dead)
         };
-        ensure!(got == expected, "stop_timer gives {got:?} and not {expected:?}");
+        ensure!(got == expected, "stop_timer gives {got:?} instead of {expected:?}");
         Ok(())
     }
 
-    /// `period`: by `reset_timer`, otherwise by `reset_timer_at`.
+    /// Resets an alarm by its id: by `reset_timer` with a `period`, otherwise by `reset_timer_at`.
     fn reset_by_id(&self, i: usize, period: Option<u64>, at: u64) -> Checked {
         let Some(id) = self.reals.borrow().ids[i] else { return Ok(()) };
         let got = match period {
@@ -737,11 +737,11 @@ impl World {
             self.hit("-> dead id");
             Err(TimerError::Dead)
         };
-        ensure!(got == expected, "by id: {got:?} and not {expected:?}");
+        ensure!(got == expected, "by id: {got:?} instead of {expected:?}");
         Ok(())
     }
 
-    /// `period`: a reset.
+    /// Requests a reset through the `Remote` with a `period`, otherwise a stop.
     fn ask(&self, i: usize, period: Option<u64>, on_thread: bool) -> Checked {
         let Some(id) = self.reals.borrow().ids[i] else { return Ok(()) };
         let remote = self.remote.clone();
@@ -762,7 +762,7 @@ impl World {
         let model = &mut *self.model.borrow_mut();
         let (alarm, life, operation) = (i, model.alarms[i].key, model.operation());
         if got == Err(TimerError::Dead) {
-            ensure!(!model.alarms[i].alive, "it is said to be dead");
+            ensure!(!model.alarms[i].alive, "the request fails, and the alarm is live");
             return Ok(());
         }
         ensure!(got.is_ok(), "a request fails: {got:?}");
@@ -774,7 +774,7 @@ impl World {
         Ok(())
     }
 
-    /// Without a turn: what is due is only seen if a turn has found it.
+    /// Takes an expiry without a turn. Only an expiry that a turn has found is there.
     fn take(&self, i: usize) -> Checked {
         let item = match self.real(i) {
             (Some(timer), ..) => timer.try_take().map(Item::Time),
@@ -827,7 +827,7 @@ impl World {
                 ..Default::default()
             };
         }
-        // Most channels are of use registered.
+        // Most channels are registered.
         let n = self.values.get();
         if !n.is_multiple_of(4) {
             let _ = self.register_receiver(c);
@@ -870,18 +870,21 @@ impl World {
         match sent {
             Ok(()) => {
                 ensure!(channel.receiving != Receiving::Gone, "sent, and the receiver is gone");
-                ensure!(channel.has_room(), "sent, and there is no room: {channel:?}");
+                ensure!(channel.has_room(), "sent without room: {channel:?}");
                 model.sent(c, id);
                 self.hit("-> sent");
             }
             Err(TrySendError::Full(value)) => {
                 ensure!(channel.receiving != Receiving::Gone, "full, and the receiver is gone");
-                ensure!(!channel.has_room(), "full, and there is room: {channel:?}");
+                ensure!(!channel.has_room(), "full in spite of room: {channel:?}");
                 ensure!(value.id == id, "another value came back");
                 self.hit("-> full");
             }
             Err(TrySendError::Disconnected(value)) => {
-                ensure!(channel.receiving == Receiving::Gone, "the receiver is there");
+                ensure!(
+                    channel.receiving == Receiving::Gone,
+                    "the send fails, and the receiver is live"
+                );
                 ensure!(value.id == id, "another value came back");
                 self.hit("-> receiver gone");
             }
@@ -946,7 +949,7 @@ impl World {
         }
     }
 
-    /// Returns true if there was a message.
+    /// Receives without waiting. Returns true if there was a message.
     fn try_recv(&self, c: usize) -> Checked<bool> {
         let receives = self.take_receives(c);
         let received = match &receives {
@@ -967,8 +970,8 @@ impl World {
             }
             Err(TryRecvError::Empty) => {
                 let channel = &model.channels[c];
-                ensure!(channel.queue.is_empty(), "empty, and there is {:?}", channel.queue);
-                ensure!(!channel.is_ended(), "empty, and it has ended");
+                ensure!(channel.queue.is_empty(), "empty in spite of {:?}", channel.queue);
+                ensure!(!channel.is_ended(), "empty, and the channel has ended");
                 Ok(false)
             }
         }
@@ -1110,13 +1113,13 @@ impl World {
         match (case, item) {
             (Case::Timer(i), Item::Time(got)) => {
                 let (scheduled, _) = model.take(i)?;
-                ensure!(got == time(scheduled), "the timer says {got:?} and not {scheduled}");
+                ensure!(got == time(scheduled), "the timer gives {got:?} instead of {scheduled}");
                 self.hit("-> timer");
             }
             (Case::Ticker(i), Item::Tick(got)) => {
                 let (scheduled, missed) = model.take(TIMERS + i)?;
                 let expected = Tick { scheduled: time(scheduled), missed };
-                ensure!(got == expected, "{got:?} and not {expected:?}");
+                ensure!(got == expected, "{got:?} instead of {expected:?}");
                 self.hit("-> tick");
             }
             (Case::Inbox(c), Item::Message(got)) => {
@@ -1129,7 +1132,7 @@ impl World {
                 done.over = true;
                 let node = done.node;
                 let expected = model.ended(node).map(error_of);
-                ensure!(Some(got.error()) == expected, "{got:?} and not {expected:?}");
+                ensure!(Some(got.error()) == expected, "{got:?} instead of {expected:?}");
                 self.hit("-> done");
             }
             (Case::Send(c), Item::Sent(id, got)) => {
@@ -1141,7 +1144,7 @@ impl World {
                         self.hit("-> sent by a case");
                     }
                     Err(SendError(value)) => {
-                        ensure!(gone, "a permit did not send, and the receiver is there");
+                        ensure!(gone, "a permit did not send to a live receiver");
                         ensure!(value.id == id, "another value came back");
                         self.hit("-> receiver gone");
                     }
@@ -1174,9 +1177,9 @@ impl World {
         }
     }
 
-    /// A wait of the driver has failed, as planned: the call fails, and nothing is lost.
+    /// Records that the call has failed with its driver, which loses nothing.
     fn failed(&self, kind: io::ErrorKind) -> Checked {
-        ensure!(kind == io::ErrorKind::Other, "it fails: {kind:?}");
+        ensure!(kind == io::ErrorKind::Other, "the call fails with {kind:?}");
         self.hit("-> failure of the driver");
         self.model.borrow_mut().end_by_failure(self.observed())
     }
@@ -1200,7 +1203,7 @@ impl World {
         self.begin(Awaited::These(order), mode);
         let outcome = slots.choose(self, mode, biased, reversed, finish);
         if let (Outcome::Got(chosen, _), true) = (&outcome, biased) {
-            // As a case before it would have been chosen. The model has its state of then.
+            // No earlier case may be ready in the model's state before the choice.
             let mut model = self.model.borrow().clone();
             model.end_with(*chosen, self.observed())?;
             let before = slots.cases(reversed).take_while(|case| case != chosen);
@@ -1269,7 +1272,7 @@ impl World {
             return self.ended(Outcome::Failed(error.kind()));
         }
         let keys: Vec<u64> = events.iter().map(|event| event.key()).collect();
-        ensure!(keys.len() == events.len(), "{} of {} events are told", keys.len(), events.len());
+        ensure!(keys.len() == events.len(), "{} of {} events have a key", keys.len(), events.len());
         let reported = {
             let mut model = self.model.borrow_mut();
             let found = model.end_wait(observed, keys.len())?;
@@ -1308,13 +1311,13 @@ impl World {
             model.wait_is_over();
             changes
         };
-        // The events one by one, some of which the user handles, with something in between.
+        // Iterates over the events, handles some of them, and runs operations in between.
         let mut left = reported.iter();
         for (n, event) in events.iter().enumerate() {
             let key = event.key();
             let case = loop {
                 let Some(&(case, expected, changes)) = left.next() else {
-                    fail!("source {key} was told and should not have been")
+                    fail!("the iteration gives source {key}, whose event is void")
                 };
                 if expected == key {
                     break case;
@@ -1323,8 +1326,8 @@ impl World {
             };
             {
                 let model = self.model.borrow();
-                ensure!(model.key_of(case) == key, "{case:?} is gone and was told");
-                ensure!(model.is_ready(case), "{case:?} was told and is not ready");
+                ensure!(model.key_of(case) == key, "the iteration gives {case:?}, which is gone");
+                ensure!(model.is_ready(case), "the iteration gives {case:?}, which is not ready");
             }
             if take >> (n % 8) & 1 == 1 {
                 self.take_event(case)?;
@@ -1342,17 +1345,20 @@ impl World {
     fn may_be_skipped(&self, case: Case, key: u64, changes: u64) -> Checked {
         let model = self.model.borrow();
         let same = model.key_of(case) == key && model.changes(case) == changes;
-        // Room was told when the keys were read.
+        // Reading the keys has reported the room.
         let over = match case {
             Case::Done(i) => model.dones[i].as_ref().is_none_or(|done| done.over),
             case => matches!(case, Case::Send(_)),
         };
-        ensure!(!same || over || !model.is_ready(case), "{case:?} is ready, and was not told");
+        ensure!(
+            !same || over || !model.is_ready(case),
+            "the iteration leaves out {case:?}, which is ready"
+        );
         self.hit("-> event skipped");
         Ok(())
     }
 
-    /// Handles an event as a user does. The source was reported, so it has something.
+    /// Handles an event as a user does. A reported source must be ready.
     fn take_event(&self, case: Case) -> Checked {
         let item = match self.held(case) {
             Some(Held::Timer(timer)) => timer.try_take().map(Item::Time),
@@ -1370,7 +1376,7 @@ impl World {
         };
         match item {
             Some(item) => self.taken(case, item),
-            None => fail!("{case:?} was reported and gave nothing"),
+            None => fail!("the reported {case:?} gave nothing"),
         }
     }
 
@@ -1423,7 +1429,7 @@ impl World {
         finish: Finish,
         biased: bool,
     ) -> Checked {
-        // The wait gives back what was forgotten.
+        // The wait gives forgotten permits back.
         self.model.borrow_mut().channels.iter_mut().for_each(|channel| channel.permits = 0);
         let live: Vec<Case> = cases.iter().flatten().map(|(case, _)| *case).collect();
         if live.is_empty() {
@@ -1479,13 +1485,13 @@ impl World {
         };
         match item {
             Some(item) => self.taken(case, item),
-            None => fail!("{case:?} was chosen and gave nothing"),
+            None => fail!("the chosen {case:?} gave nothing"),
         }
     }
 
     // --- Checks.
 
-    /// Compares all that can be seen without a turn.
+    /// Compares the state that is visible without a turn.
     fn check(&self) -> Checked {
         self.forget_closures();
         let model = self.model.borrow();
@@ -1505,7 +1511,10 @@ impl World {
                 (.., Some(callback)) => (callback.deadline(), false),
                 _ => (deadline, false),
             };
-            ensure!(got == deadline, "the deadline of alarm {i} is {got:?} and not {deadline:?}");
+            ensure!(
+                got == deadline,
+                "the deadline of alarm {i} is {got:?} instead of {deadline:?}"
+            );
             ensure!(!ready || model.is_due(i), "alarm {i} is ready and not due");
             if let Some(id) = reals.ids[i] {
                 let got = self.handle.is_live(id);
@@ -1552,7 +1561,7 @@ impl World {
         for (x, context) in reals.contexts.iter().enumerate() {
             let (Some((context, _)), Some(node)) = (context, model.contexts[x]) else { continue };
             let (got, expected) = (context.err(), model.ended(node).map(error_of));
-            ensure!(got == expected, "context {x}: {got:?} and not {expected:?}");
+            ensure!(got == expected, "context {x}: {got:?} instead of {expected:?}");
             let limit = model.nodes[node].limit;
             let expected = (limit != NEVER).then(|| time(limit));
             ensure!(context.deadline() == expected, "context {x}: not until {expected:?}");
@@ -1626,7 +1635,7 @@ impl World {
 
     // --- The end.
 
-    /// Drops everything, in one of several orders, and looks at what outlives the reactor.
+    /// Drops everything in one of several orders, and checks the sources that outlive the reactor.
     fn finish(self: &Rc<World>, reactor: Reactor, ending: u8) -> Checked {
         match ending % 3 {
             0 => {
@@ -1644,7 +1653,7 @@ impl World {
                 self.hit("end: reactor in a post");
                 let reactor = RefCell::new(Some(reactor));
                 WORLD.with_borrow(|_| ());
-                // A callback holds what it drops: it runs on this thread.
+                // The callback holds the reactor that it drops.
                 let slot = Rc::new(reactor);
                 let inner = slot.clone();
                 let call = self
@@ -1655,9 +1664,12 @@ impl World {
                 let slept = catch_unwind(AssertUnwindSafe(|| self.handle.sleep_blocking(ms(1))));
                 drop(call);
                 drop(slot);
-                ensure!(slept.is_err() || slept.is_ok_and(|slept| slept.is_err()), "it goes on");
+                ensure!(
+                    slept.is_err() || slept.is_ok_and(|slept| slept.is_err()),
+                    "a sleep goes on after the drop of its reactor"
+                );
                 self.wrong.take();
-                ensure!(self.handle.is_closed(), "it is not closed");
+                ensure!(self.handle.is_closed(), "the handle of a dropped reactor is not closed");
                 self.drop_all();
             }
         }
@@ -1673,7 +1685,7 @@ impl World {
         drop(reals);
     }
 
-    /// Rule 20: what outlives the reactor is inert, and says so. Stored closures are gone.
+    /// Checks that sources that outlive the reactor are inert, and stored closures gone (rule 20).
     fn check_inert(&self) -> Checked {
         let reals = self.reals.borrow();
         for timer in reals.timers.iter().flatten() {
@@ -1694,7 +1706,7 @@ impl World {
         }
         for id in reals.closures.iter().flatten() {
             let drops = self.drops[*id as usize].load(Ordering::Relaxed);
-            ensure!(drops == 1, "the closure with value {id} is still there");
+            ensure!(drops == 1, "the closure with value {id} was not dropped");
         }
         ensure!(self.remote.post(|_| {}).is_err(), "a dead reactor takes a post");
         let mut events = Events::with_capacity(4);
@@ -1702,7 +1714,7 @@ impl World {
         ensure!(self.handle.sources().is_empty(), "a dead reactor has sources");
         let (_sender, receiver) = channel::bounded::<u8>(1);
         ensure!(self.handle.register(receiver).is_err(), "a dead reactor takes a source");
-        // Channels are memory: they go on.
+        // Channels go on without the reactor.
         let model = self.model.borrow();
         for (c, channel) in model.channels.iter().enumerate() {
             if let Receives::Inbox(inbox) = &reals.receives[c] {
@@ -1764,7 +1776,7 @@ impl Held {
     }
 }
 
-/// The cases of a `select!`: as many of each kind as the macro below has.
+/// The cases of a `select!`, as many of each kind as the macro below has.
 #[derive(Default)]
 struct Slots {
     timers: [Option<Rc<Timer>>; 2],
@@ -1772,12 +1784,12 @@ struct Slots {
     inboxes: [Option<Rc<Inbox<Value>>>; 2],
     done: Option<Rc<Done>>,
     outboxes: [Option<Rc<Outbox<Value>>>; 2],
-    /// In the order of the macro.
+    /// The cases in the order of the macro.
     named: [Option<Case>; 8],
 }
 
 impl Slots {
-    /// Returns false if there is no room.
+    /// Puts a case into a free place of its kind. Returns false if there is none.
     fn place(&mut self, case: Case, held: Held) -> bool {
         fn fill<T>(slots: &mut [Option<T>], held: T) -> Option<usize> {
             let n = slots.iter().position(Option::is_none)?;
@@ -1808,7 +1820,7 @@ impl Slots {
     fn got(&self, n: usize, item: Item) -> Outcome {
         match self.named[n] {
             Some(case) => Outcome::Got(case, item),
-            None => panic!("case {n} is absent and was chosen"),
+            None => panic!("the absent case {n} was chosen"),
         }
     }
 
@@ -1826,7 +1838,7 @@ impl Slots {
         }));
         match chosen {
             Ok(outcome) => outcome,
-            // The value of a send case has panicked, not a callback.
+            // The value of a send case has panicked, and no callback.
             Err(payload) if payload.is::<Injected>() && last.get() > 0 => {
                 self.got(last.get(), Item::Nothing)
             }

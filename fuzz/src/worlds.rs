@@ -1,8 +1,13 @@
-//! Members of a `SimWorld` that send, wait and time, beside a god that parts, kills and pauses.
+//! Members of a `SimWorld` that send, wait and set timers, beside a controller that partitions,
+//! kills and pauses.
 //!
-//! Checked: nothing is early; no message is invented, comes over another link, or comes more often
-//! than duplicates allow; a link keeps its order if nothing overtakes; each message is dropped
-//! once; a run ends; the counts of the links agree; and one seed gives one history.
+//! The checks:
+//!
+//! - No timeout, timer, tick or message is early.
+//! - No message is invented, comes over another link, or comes more often than duplicates allow.
+//! - A link keeps its order without duplicates and overtaking.
+//! - Each message is dropped once, and the counts of the links agree.
+//! - A run ends, and one seed gives one history.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +26,12 @@ use crate::Coverage;
 use crate::model::{Checked, ensure, fail};
 use crate::ops::HEADER;
 
-/// Bytes for one operation.
+/// The bytes of one operation.
 pub const CHUNK: usize = 6;
-/// Members, and the ends of links.
+/// The number of members, which are the ends of the links.
 const MEMBERS: usize = 3;
 const NAMES: [&str; MEMBERS] = ["a", "b", "c"];
-/// The time for which a member listens before it ends.
+/// The silence in ms after which a member ends.
 const LAST: u64 = 20;
 
 /// An operation of a member. Times are in ms.
@@ -36,15 +41,15 @@ enum Act {
     /// Receives by `select!`, `recv_timeout`, `wait_timeout` or a `Select`.
     Receive(u8, u64),
     Sleep(u64),
-    /// A timer that is reset once.
+    /// Waits for a timer that is reset once.
     Timer(u64, u64),
     Ticks(u64, u8),
     Panic,
 }
 
-/// An operation of the god.
+/// An operation of the controller.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+enum Control {
     Sleep(u64),
     Partition(u8),
     Heal,
@@ -60,24 +65,24 @@ enum Deed {
     Lossy(usize, usize, u8),
 }
 
-/// The settings of all links, from the header.
+/// The settings of all links, from the header of the input.
 #[derive(Clone, Copy, Debug)]
 struct Net {
     delay: u64,
     spread: u64,
     loss: bool,
     duplicates: bool,
-    /// Messages may overtake each other.
+    /// True if messages may overtake each other.
     overtakes: bool,
 }
 
-/// The meaning of an input.
+/// The operations of an input.
 #[derive(Debug)]
 pub struct Program {
     seed: u64,
     net: Net,
     members: [Vec<Act>; MEMBERS],
-    deeds: Vec<Deed>,
+    controls: Vec<Control>,
 }
 
 impl fmt::Display for Program {
@@ -86,7 +91,7 @@ impl fmt::Display for Program {
         for (name, acts) in NAMES.iter().zip(&self.members) {
             writeln!(f, "  {name}: {acts:?}")?;
         }
-        writeln!(f, "  god: {:?}", self.deeds)
+        writeln!(f, "  controller: {:?}", self.controls)
     }
 }
 
@@ -101,8 +106,12 @@ pub fn decode(bytes: &[u8]) -> Program {
         duplicates: header[2] / 4 % 4 == 3,
         overtakes: header[2] / 16 % 4 == 3,
     };
-    let mut program =
-        Program { seed: u64::from(header[0]), net, members: Default::default(), deeds: Vec::new() };
+    let mut program = Program {
+        seed: u64::from(header[0]),
+        net,
+        members: Default::default(),
+        controls: Vec::new(),
+    };
     for chunk in rest.chunks(CHUNK).take(120) {
         let _ = program.add(&mut Unstructured::new(chunk));
     }
@@ -130,26 +139,26 @@ impl Program {
             });
             return Ok(());
         }
-        self.deeds.push(match what {
-            0..=3 => Deed::Sleep(ms),
-            4 => Deed::Partition(ms as u8 % 8),
-            5 => Deed::Heal,
-            6 => Deed::Cut(i, j),
-            7 => Deed::Mend(i, j),
-            8 => Deed::Hold(i, j),
-            9 => Deed::Release(i, j),
-            10 => Deed::Kill(i),
-            11 | 12 => Deed::Restart(i),
-            13 => Deed::Pause(i),
-            14 => Deed::Resume(i),
-            _ if ms < 6 => Deed::Delay(i, j, ms % 4),
-            _ => Deed::Lossy(i, j, ms as u8 % 3),
+        self.controls.push(match what {
+            0..=3 => Control::Sleep(ms),
+            4 => Control::Partition(ms as u8 % 8),
+            5 => Control::Heal,
+            6 => Control::Cut(i, j),
+            7 => Control::Mend(i, j),
+            8 => Control::Hold(i, j),
+            9 => Control::Release(i, j),
+            10 => Control::Kill(i),
+            11 | 12 => Control::Restart(i),
+            13 => Control::Pause(i),
+            14 => Control::Resume(i),
+            _ if ms < 6 => Control::Delay(i, j, ms % 4),
+            _ => Control::Lossy(i, j, ms as u8 % 3),
         });
         Ok(())
     }
 }
 
-/// Counted while it lives.
+/// A message, which is counted while it lives.
 struct Message {
     from: usize,
     to: usize,
@@ -187,7 +196,7 @@ impl Drop for Message {
 
 type Links = BTreeMap<(usize, usize), Link<Message>>;
 
-/// The state that all members share. One of them runs at a time.
+/// The state that all members share. Only one member runs at a time.
 struct Shared {
     clock: Clock,
     net: Net,
@@ -208,14 +217,14 @@ struct Log {
     coverage: Coverage,
 }
 
-/// A life of a member.
+/// A member between a start or restart and its end.
 struct Life<'a> {
     me: usize,
     life: u64,
     reactor: &'a Reactor,
     shared: &'a Shared,
     inbox: Inbox<Message>,
-    /// The last message of each life of each sender.
+    /// The number of the last message from each life of each sender.
     last: BTreeMap<(usize, u64), u64>,
 }
 
@@ -230,7 +239,7 @@ impl Shared {
         log.lines.push((at, who, text()));
     }
 
-    /// Lives once.
+    /// Runs a member from its start to its end.
     fn live(&self, me: usize, reactor: &Reactor) {
         let (tx, rx) = unbounded();
         for (_, link) in self.links.iter().filter(|((_, to), _)| *to == me) {
@@ -277,7 +286,7 @@ impl Life<'_> {
             Act::Sleep(d) => {
                 let begin = self.now();
                 let slept = self.reactor.sleep_blocking(ms(d)).is_ok();
-                ensure!(!slept || self.now() >= begin + ms(d), "it slept for less than {d} ms");
+                ensure!(!slept || self.now() >= begin + ms(d), "a sleep of {d} ms ended early");
                 self.note("sleep", || format!("slept {d}"));
                 Ok(())
             }
@@ -310,7 +319,7 @@ impl Life<'_> {
         }
     }
 
-    /// Returns true if there was a message.
+    /// Receives with a timeout. Returns true if a message came.
     fn receive(&mut self, way: u8, d: u64) -> Checked<bool> {
         let (reactor, inbox, begin) = (self.reactor, &self.inbox, self.now());
         let got = match way % 4 {
@@ -374,7 +383,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Receives until nothing comes for a while.
+    /// Receives until no message comes for [`LAST`] ms.
     fn listen(&mut self) -> Checked {
         while self.receive(0, LAST)? {}
         self.note("end", || "ends".into());
@@ -382,35 +391,35 @@ impl Life<'_> {
     }
 }
 
-/// A panic that an operation asks for.
+/// The payload of a panic that an operation causes.
 struct Planned;
 
-fn rule(world: &WorldHandle, reactor: &Reactor, shared: &Shared, deeds: &[Deed]) {
+fn control(world: &WorldHandle, reactor: &Reactor, shared: &Shared, controls: &[Control]) {
     let link = |i: usize, j: usize| shared.links.get(&(i, j));
-    for deed in deeds {
+    for control in controls {
         let now = shared.clock.now();
-        shared.note(now, MEMBERS, "deed", || format!("{deed:?}"));
-        match *deed {
-            Deed::Sleep(d) => _ = reactor.sleep_blocking(ms(d)),
-            Deed::Partition(mask) => {
+        shared.note(now, MEMBERS, "control", || format!("{control:?}"));
+        match *control {
+            Control::Sleep(d) => _ = reactor.sleep_blocking(ms(d)),
+            Control::Partition(mask) => {
                 let alone: Vec<&str> =
                     (0..MEMBERS).filter(|i| mask & 1 << i != 0).map(|i| NAMES[i]).collect();
                 world.partition(&[&alone]);
             }
-            Deed::Heal => world.heal(),
-            Deed::Cut(i, j) => world.cut(NAMES[i], NAMES[j]),
-            Deed::Mend(i, j) => world.mend(NAMES[i], NAMES[j]),
-            Deed::Hold(i, j) => world.hold(NAMES[i], NAMES[j]),
-            Deed::Release(i, j) => world.release(NAMES[i], NAMES[j]),
-            Deed::Kill(i) => _ = world.kill(NAMES[i]),
-            Deed::Restart(i) => _ = world.restart(NAMES[i]),
-            Deed::Pause(i) => _ = world.pause(NAMES[i]),
-            Deed::Resume(i) => _ = world.resume(NAMES[i]),
-            Deed::Delay(i, j, d) => {
+            Control::Heal => world.heal(),
+            Control::Cut(i, j) => world.cut(NAMES[i], NAMES[j]),
+            Control::Mend(i, j) => world.mend(NAMES[i], NAMES[j]),
+            Control::Hold(i, j) => world.hold(NAMES[i], NAMES[j]),
+            Control::Release(i, j) => world.release(NAMES[i], NAMES[j]),
+            Control::Kill(i) => _ = world.kill(NAMES[i]),
+            Control::Restart(i) => _ = world.restart(NAMES[i]),
+            Control::Pause(i) => _ = world.pause(NAMES[i]),
+            Control::Resume(i) => _ = world.resume(NAMES[i]),
+            Control::Delay(i, j, d) => {
                 let least = shared.net.delay;
                 link(i, j).into_iter().for_each(|l| l.set_delay(ms(least)..=ms(least + d)));
             }
-            Deed::Lossy(i, j, n) => {
+            Control::Lossy(i, j, n) => {
                 link(i, j).into_iter().for_each(|l| l.set_loss(f64::from(n) / 2.0));
             }
         }
@@ -422,16 +431,16 @@ fn rule(world: &WorldHandle, reactor: &Reactor, shared: &Shared, deeds: &[Deed])
     }
 }
 
-/// All that one seed decides.
+/// The results of a run, all of which depend only on its seed.
 #[derive(PartialEq, Eq)]
-struct Told {
+struct Outcome {
     lines: Vec<(Time, usize, String)>,
     history: History,
     stats: WorldStats,
     panicked: bool,
 }
 
-fn once(program: &Program) -> Checked<(Told, Coverage)> {
+fn run_once(program: &Program) -> Checked<(Outcome, Coverage)> {
     let mut world = SimWorld::new(program.seed);
     world.record();
     let net = program.net;
@@ -462,10 +471,11 @@ fn once(program: &Program) -> Checked<(Told, Coverage)> {
         let shared = shared.clone();
         world.spawn_host(name, move |reactor| shared.live(me, &reactor));
     }
-    let (handle, ruled, deeds) = (world.handle(), shared.clone(), program.deeds.clone());
-    world.spawn("god", move |reactor| rule(&handle, &reactor, &ruled, &deeds));
+    let (handle, controlled) = (world.handle(), shared.clone());
+    let controls = program.controls.clone();
+    world.spawn("controller", move |reactor| control(&handle, &reactor, &controlled, &controls));
     let mut panicked = false;
-    // A run ends with the panic of a member, and the next one goes on.
+    // The panic of a member ends a run of the world, and the next run goes on.
     let mut left = 100;
     loop {
         match catch_unwind(AssertUnwindSafe(|| world.run())) {
@@ -500,17 +510,22 @@ fn once(program: &Program) -> Checked<(Told, Coverage)> {
     let alive = shared.alive.clone();
     drop(shared);
     ensure!(alive.load(SeqCst) == 0, "{} messages were not dropped once", alive.load(SeqCst));
-    Ok((Told { lines: log.lines, history, stats, panicked }, log.coverage))
+    Ok((Outcome { lines: log.lines, history, stats, panicked }, log.coverage))
 }
 
-/// Runs a program twice. An error says what was wrong.
+/// Runs a program twice. The error names the violated check.
 pub fn run(program: &Program) -> (Checked, Coverage) {
     let twice = || {
-        let (first, coverage) = once(program)?;
-        let (second, _) = once(program)?;
-        ensure!(first.lines == second.lines, "one seed, two logs");
-        ensure!(first.stats == second.stats, "one seed: {:?}, {:?}", first.stats, second.stats);
-        ensure!(first == second, "one seed, two histories");
+        let (first, coverage) = run_once(program)?;
+        let (second, _) = run_once(program)?;
+        ensure!(first.lines == second.lines, "the logs of one seed differ");
+        ensure!(
+            first.stats == second.stats,
+            "the counts of one seed differ: {:?}, {:?}",
+            first.stats,
+            second.stats
+        );
+        ensure!(first == second, "the histories of one seed differ");
         Ok(coverage)
     };
     match twice() {

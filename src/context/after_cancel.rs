@@ -68,12 +68,12 @@ impl Handle {
         f: impl FnOnce(&Handle) + 'static,
     ) -> AfterCancel {
         self.check_clock(context);
-        // A deadline that has passed is a cancellation like another, and those come in the order of
-        // these calls.
+        // Ends a context whose deadline has passed, so that ended contexts run their callbacks in
+        // the order of these calls.
         context.err();
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
-        // From here on a canceller, if it comes first, makes the callback due.
+        // From here on a canceller may make the callback due.
         let hook = Hook::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
         let limit = context.limit().filter(|_| !hook.is_ended() && !self.is_closed());
         let bell = hook.bell.clone();

@@ -8,9 +8,9 @@ use super::Context;
 use crate::reactor::Events;
 use crate::reactor::models::reactor;
 
-/// Mutation: a cancellation rings each bell at once. The reactor wakes up for each of them.
+/// Mutation: a cancellation rings the bells one after the other. Each ring wakes the reactor.
 #[test]
-fn a_cancellation_wakes_a_reactor_once_for_all_its_sources() {
+fn one_cancellation_wakes_a_reactor_once() {
     loom::model(|| {
         let (context, canceller) = Context::background().with_cancel();
         let (reactor, bed) = reactor();
@@ -19,7 +19,7 @@ fn a_cancellation_wakes_a_reactor_once_for_all_its_sources() {
         let mut events = Events::with_capacity(2);
         reactor.wait(&mut events).unwrap();
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
-        // A wait that was woken finds all.
+        // A woken wait finds both sources.
         assert!(events.len() == 2 || bed.wakes.load(Relaxed) == 0, "{}", events.len());
         assert!(there.join().unwrap());
         drop(sources);

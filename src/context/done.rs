@@ -32,13 +32,13 @@ use crate::wake::{Bell, Probe, Request};
 /// ```
 #[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
-    // In this order: nobody rings for a slot that is free.
+    // The bell is dropped before the slot, so that no ring reaches a free slot.
     hook: Hook,
-    /// Ready when rung, armed for the deadline.
+    /// The slot, which a ring makes ready, and which is armed for the deadline.
     slot: Slot,
-    /// The cause has been taken: `wait` need not report the source any more.
+    /// True if the cause has been taken, and `wait` need not report the source any more.
     over: Cell<bool>,
-    /// Times that the cause has been taken.
+    /// The number of times that the cause has been taken.
     ends: Cell<u32>,
 }
 

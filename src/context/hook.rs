@@ -7,7 +7,7 @@ use super::tree::Hanging;
 use crate::channel::Entry;
 use crate::wake::Bell;
 
-/// A bell that hangs at a context, until this is dropped.
+/// A bell in the list of a context, which the drop removes.
 pub(super) struct Hook {
     pub(super) context: Context,
     pub(super) bell: Arc<Bell>,
@@ -21,13 +21,15 @@ impl Hook {
         Hook { context: context.clone(), bell, entry }
     }
 
-    /// Returns true if the context has ended, but for a deadline that nobody has noticed.
+    /// Returns true if a thread has ended the context. A deadline that no thread has noticed does
+    /// not
+    /// count.
     #[inline]
     pub(super) fn is_ended(&self) -> bool {
         self.context.node.as_ref().is_some_and(|node| node.ended().is_some())
     }
 
-    /// Ends the context, whose end the reactor found: by its deadline, if nobody has cancelled it.
+    /// Ends the context by its deadline, which the reactor has noticed, unless it was cancelled.
     pub(super) fn settle(&self) {
         if let (Some(node), false) = (&self.context.node, self.is_ended()) {
             node.expire();

@@ -1,5 +1,5 @@
-//! Contexts: cancellation of many pieces of work at once, with a reason and a deadline. Go's
-//! `context`, and the broadcast that Go gets from `close(done)`.
+//! Contexts, like those of Go: cancellation of many pieces of work at once, with a reason and a
+//! deadline. They also replace the broadcast of Go's `close(done)`.
 //!
 //! A context holds no thread, no timer and no reactor. Its deadline is a number that
 //! [`Context::err`] compares with the clock. A reactor that waits for the deadline
@@ -8,7 +8,7 @@
 //! | file | |
 //! |---|---|
 //! | `mod.rs` | [`Context`]: a node of the tree and the clock of its deadline |
-//! | `tree.rs` | the tree: the end of a node ends all nodes below it, and nobody waits |
+//! | `tree.rs` | the tree: the end of a node ends all nodes below it, and no thread waits |
 //! | `cause.rs` | the cause of an end |
 //! | `cancel.rs` | cancellers |
 //! | `hook.rs` | a bell at a context, for a reactor |
@@ -136,7 +136,7 @@ impl Context {
     }
 
     fn child(&self, limit: Option<Limit>) -> Context {
-        // A context that has ended by its deadline has to be found ended.
+        // Ends the context if its deadline has passed.
         self.err();
         let own = limit.filter(|limit| limit.at < Time::MAX);
         let inherited = self.node.as_ref().and_then(|node| node.limit.as_ref());

@@ -1,5 +1,5 @@
-//! The loom models of contexts: cancelling against cancelling, against registering, and against a
-//! reactor that goes to sleep. How to run them: `channel/models.rs`.
+//! The loom models of contexts: a cancellation against another one, against a registration, and
+//! against a reactor that goes to sleep. `channel/models.rs` says how to run them.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,8 +21,7 @@ fn cancellable() -> (Context, Canceller) {
     Context::background().with_cancel()
 }
 
-/// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's
-/// flag.
+/// Takes the steps of a `select!` with one [`Done`](super::Done), made of this bell and context.
 fn select(hook: &Hook, notify: &Notify, bed: &Bed) {
     while !hook.is_ended() {
         notify.sleep();
@@ -36,7 +35,7 @@ fn select(hook: &Hook, notify: &Notify, bed: &Bed) {
     }
 }
 
-/// The steps of a `wait`, which looks only when there is a mark.
+/// Takes the steps of a `wait`, which looks at the bell only after a mark.
 fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
     notify.prepare(SLOT);
     let mut ready = hook.bell.ask_and_look(Request::Mark) == Look::Ready;
@@ -49,7 +48,7 @@ fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
         notify.awake();
         ready = collect(notify) && hook.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
     }
-    assert!(hook.is_ended(), "who is told finds it ended");
+    assert!(hook.is_ended(), "the context has ended at the mark");
 }
 
 fn cancel_against_park(park: fn(&Hook, &Notify, &Bed)) {
@@ -63,7 +62,7 @@ fn cancel_against_park(park: fn(&Hook, &Notify, &Bed)) {
 }
 
 models! {
-    fn of_two_cancellations_one_is_first_and_its_reason_stays() {
+    fn the_first_cancellation_keeps_its_reason() {
         let (context, canceller) = Context::background().with_cancel();
         let other = canceller.clone();
         let there = thread::spawn(move || other.cancel_with("there"));
@@ -75,7 +74,7 @@ models! {
         assert_eq!(context.cause().unwrap().to_string(), seen);
     }
 
-    fn cancelling_a_parent_against_cancelling_its_child() {
+    fn two_cancellations_of_parent_and_child() {
         let (parent, cancel_parent) = Context::background().with_cancel();
         let (child, cancel_child) = parent.with_cancel();
         let (grandchild, _) = child.with_cancel();
@@ -84,11 +83,11 @@ models! {
         let won = there.join().unwrap();
         let reason = if won { "child" } else { "parent" };
         assert_eq!(child.cause().unwrap().to_string(), reason);
-        // The thread that ended the child handed the end on.
+        // The thread that ended the child has also ended the grandchild.
         assert_eq!(grandchild.cause().unwrap().to_string(), reason);
     }
 
-    fn a_child_that_is_made_while_the_parent_is_cancelled_ends_with_it() {
+    fn making_a_child_against_cancel() {
         let (parent, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (child, _canceller) = parent.with_cancel();
@@ -98,7 +97,7 @@ models! {
         assert_eq!(grandchild.err(), Some(ContextError::Cancelled));
     }
 
-    fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
+    fn dropping_a_child_against_cancel() {
         let (parent, canceller) = cancellable();
         let child = parent.with_cancel();
         let (grandchild, _canceller) = child.0.with_cancel();
@@ -113,7 +112,7 @@ models! {
         drop(grandchild);
     }
 
-    fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
+    fn adding_a_hook_against_cancel() {
         let (context, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (notify, _) = party();
@@ -145,7 +144,7 @@ models! {
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     }
 
-    fn a_watch_taken_down_against_cancel() {
+    fn removing_a_hook_against_cancel() {
         let (context, canceller) = cancellable();
         let (notify, _) = party();
         let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
@@ -153,13 +152,13 @@ models! {
         let there = thread::spawn(move || canceller.cancel());
         drop(hook);
         assert!(there.join().unwrap());
-        // Rung or not: what is taken down goes with the context at the latest.
+        // A removed bell is dropped with the context at the latest, rung or not.
         drop(context);
         assert_eq!(Arc::strong_count(&bell), 1);
     }
 }
 
-/// Counts, on the reactor's thread, how often it runs; and ends the wait.
+/// Returns a closure that counts its runs on the reactor's thread, and ends the wait.
 fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> {
     let (ran, remote) = (ran.clone(), reactor.remote());
     move |_| {
@@ -169,7 +168,7 @@ fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> 
 }
 
 models! {
-    fn cancel_against_park_with_something_left_for_the_end() {
+    fn after_cancel_runs_once_against_a_wait() {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let there = thread::spawn(move || canceller.cancel());
         let ran = Rc::default();
@@ -180,7 +179,7 @@ models! {
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     }
 
-    fn two_cancellations_against_park_with_something_left_for_both_ends() {
+    fn after_cancel_runs_once_for_two_cancellations() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (reactor, _) = reactor();
@@ -197,7 +196,7 @@ models! {
         assert_eq!((ran.get(), reactor.stats().live), (2, 0), "each once");
     }
 
-    fn cancel_against_embedded_turns_with_something_left_for_the_end() {
+    fn after_cancel_runs_in_an_embedded_turn() {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let inner = reactor.embed().unwrap();
         let there = thread::spawn(move || canceller.cancel());
@@ -210,7 +209,7 @@ models! {
         assert!(there.join().unwrap());
     }
 
-    fn stop_against_cancel_prevents_it_or_it_has_run() {
+    fn a_stopped_after_cancel_never_runs() {
         let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
         let ran = Rc::default();
         let after = reactor.after_cancel(&context, count(&reactor, &ran));
@@ -220,14 +219,14 @@ models! {
         assert_eq!(stopped, ran.get() == 0);
         assert!(there.join().unwrap());
         drop(after);
-        // The post of the canceller finds another bell in its place.
+        // The canceller's mark finds another bell in the slot.
         let (other, _canceller) = cancellable();
-        let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
+        let _after = reactor.after_cancel(&other, |_| panic!("this context has not ended"));
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         assert_eq!(ran.get(), u32::from(!stopped));
     }
 
-    fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
+    fn after_cancel_against_the_drop_of_its_reactor() {
         let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
         let held = Rc::new(());
         let hold = held.clone();
@@ -235,7 +234,7 @@ models! {
         let there = thread::spawn(move || canceller.cancel());
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         drop(reactor);
-        assert_eq!(Rc::strong_count(&held), 1, "run, or gone with the reactor");
+        assert_eq!(Rc::strong_count(&held), 1, "the closure is gone");
         assert!(there.join().unwrap());
     }
 }
@@ -243,7 +242,7 @@ models! {
 // The bells at a context (`channel/registry.rs`).
 
 models! {
-    fn a_sweep_against_a_close_frees_each_entry_once() {
+    fn a_sweep_against_a_close_frees_entries_once() {
         let (registry, mut entries, counts) = registry(3);
         let (sweeper, closer) = (registry.clone(), registry.clone());
         let (second, first) = (entries.remove(1), entries.remove(0));
@@ -260,7 +259,7 @@ models! {
         each_is_freed_once(&counts, 3);
     }
 
-    fn two_sweeps_against_a_close_free_each_entry_once() {
+    fn two_sweeps_against_a_close_free_entries_once() {
         let (registry, mut entries, counts) = registry(3);
         let threads = [entries.remove(0), entries.remove(0)].map(|entry| {
             let registry = registry.clone();
@@ -283,12 +282,12 @@ models! {
             registry.take_off(&entry);
         }
         there.join().unwrap();
-        // The newest entry stays until the registry is closed, or goes.
+        // The newest entry stays until the registry is closed or dropped.
         each_is_freed_once(&counts, 2);
         assert_eq!(counts[2].load(Relaxed), 0);
     }
 
-    fn what_is_added_against_a_close_is_found_or_refused() {
+    fn an_add_against_a_close_is_never_lost() {
         let (registry, entries, counts) = registry(1);
         let other = registry.clone();
         let new = Entry::new(Counted(1, counts.clone()));

@@ -1,4 +1,5 @@
-//! Contexts: nothing stays in the tree, and nobody waits for a thread that stands still.
+//! Tests that ended and dropped contexts leave the tree, and that no call waits for a stopped
+//! thread.
 
 use std::cell::Cell;
 use std::io;
@@ -11,7 +12,7 @@ use crate::driver::Driver;
 use crate::reactor::Reactor;
 use crate::sim::Sim;
 
-/// Children and bells.
+/// Returns the numbers of children and bells in the list of a context.
 fn hanging(context: &Context) -> (usize, usize) {
     let (mut children, mut bells) = (0, 0);
     context.node.as_ref().expect("a node").list.each(|hanging| match hanging {
@@ -21,9 +22,9 @@ fn hanging(context: &Context) -> (usize, usize) {
     (children, bells)
 }
 
-/// Go's TestCancelRemoves.
+/// From Go's TestCancelRemoves.
 #[test]
-fn children_and_bells_that_are_dropped_leave_the_tree() -> io::Result<()> {
+fn dropped_children_and_bells_leave_the_tree() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let (root, _canceller) = reactor.context().with_cancel();
     let child = root.with_cancel();
@@ -42,7 +43,7 @@ fn children_and_bells_that_are_dropped_leave_the_tree() -> io::Result<()> {
 }
 
 #[test]
-fn what_has_been_cancelled_holds_nothing() -> io::Result<()> {
+fn a_cancelled_context_holds_nothing() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let (root, canceller) = reactor.context().with_cancel();
     let (child, _child) = root.with_cancel();
@@ -56,18 +57,18 @@ fn what_has_been_cancelled_holds_nothing() -> io::Result<()> {
 }
 
 #[test]
-fn what_is_below_no_root_but_the_background_is_in_no_list() {
+fn a_child_of_the_background_is_unlisted() {
     let (context, _canceller) = Context::background().with_cancel();
     assert!(context.node.is_some_and(|node| node.place.is_none()));
 }
 
-// A thread that stands still with the lock of a node. Nobody may wait for it.
+// Calls beside a thread that is stopped with the lock of a node.
 
-/// A test waits so long for what must not wait at all.
+/// The time after which a call counts as waiting.
 const LONG: Duration = Duration::from_secs(180);
 
-/// Runs `work` on a thread. At its call of `stop` another thread comes to hold the lock of
-/// `context`, and holds it until `work` is over.
+/// Runs `work` on a thread. When `work` calls `stop`, another thread takes the lock of `context`,
+/// and holds the lock until `work` is over.
 fn beside_a_stopped_thread(
     context: &Context,
     work: impl FnOnce(Context, &dyn Fn()) + Send + 'static,
@@ -82,10 +83,10 @@ fn beside_a_stopped_thread(
         });
         say.send(()).unwrap();
     });
-    said.recv_timeout(LONG).expect("prepares");
+    said.recv_timeout(LONG).expect("the call of `stop`");
     let lock = locked(context);
     go.send(()).unwrap();
-    said.recv_timeout(LONG).expect("waits for a thread that stands still, or has failed");
+    said.recv_timeout(LONG).expect("the work neither fails nor waits for a stopped thread");
     drop(lock);
     worker.join().unwrap();
 }
@@ -99,7 +100,7 @@ fn cancellable() -> (Context, Canceller) {
 }
 
 #[test]
-fn asking_waits_for_nobody() {
+fn queries_wait_for_no_thread() {
     let (context, _canceller) = Context::background().with_timeout(Duration::ZERO);
     beside_a_stopped_thread(&context, move |context, stop| {
         stop();
@@ -115,7 +116,7 @@ fn asking_waits_for_nobody() {
 }
 
 #[test]
-fn making_a_child_waits_for_nobody() {
+fn making_a_child_waits_for_no_thread() {
     let (context, canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         stop();
@@ -123,12 +124,12 @@ fn making_a_child_waits_for_nobody() {
         assert_eq!(child.err(), None);
         assert!(canceller.cancel());
         assert_eq!(child.err(), Some(ContextError::Cancelled));
-        assert!(context.with_cancel().0.err().is_some(), "born ended");
+        assert!(context.with_cancel().0.err().is_some(), "a child of an ended context has ended");
     });
 }
 
 #[test]
-fn dropping_a_child_waits_for_nobody() {
+fn dropping_a_child_waits_for_no_thread() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let children: Vec<_> = (0..100).map(|_| context.with_cancel()).collect();
@@ -139,7 +140,7 @@ fn dropping_a_child_waits_for_nobody() {
 }
 
 #[test]
-fn making_and_dropping_done_wait_for_nobody() {
+fn making_and_dropping_done_never_wait() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let reactor = Reactor::new().unwrap();
@@ -152,7 +153,7 @@ fn making_and_dropping_done_wait_for_nobody() {
 }
 
 #[test]
-fn making_and_stopping_after_cancel_wait_for_nobody() {
+fn making_and_stopping_after_cancel_never_wait() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let reactor = Reactor::new().unwrap();
@@ -168,7 +169,7 @@ fn making_and_stopping_after_cancel_wait_for_nobody() {
 }
 
 #[test]
-fn a_deadline_ends_a_wait_beside_a_stopped_thread() {
+fn a_deadline_expires_beside_a_stopped_thread() {
     let sim = Sim::new();
     let root = Context::on_clock(sim.clock());
     let (context, _canceller) = root.with_timeout(Duration::from_secs(1));
@@ -206,9 +207,9 @@ fn a_cancellation_wakes_loops_beside_a_stopped_thread() {
     });
 }
 
-/// The canceller has ended the root and not reached what hangs there.
+/// The canceller has ended the root, and has not reached its children and bells.
 #[test]
-fn a_stopped_canceller_delays_only_what_it_has_not_reached() -> io::Result<()> {
+fn a_stopped_canceller_delays_only_unreached_nodes() -> io::Result<()> {
     let (root, canceller) = cancellable();
     let (below, cancel_below) = root.with_cancel();
     let (deadline, _) = root.with_timeout(Duration::ZERO);
@@ -217,17 +218,17 @@ fn a_stopped_canceller_delays_only_what_it_has_not_reached() -> io::Result<()> {
 
     let reactor = Reactor::new()?;
     assert!(root.err().is_some() && root.cause().is_some());
-    assert!(root.with_cancel().0.err().is_some(), "born ended");
+    assert!(root.with_cancel().0.err().is_some(), "a child of an ended context has ended");
     assert!(reactor.recv(&reactor.done(&root)).is_ok());
     let ran = std::rc::Rc::new(Cell::new(false));
     let after = ran.clone();
     reactor.after_cancel(&root, move |_| after.set(true)).detach();
     reactor.try_wait(&mut crate::reactor::Events::with_capacity(1))?;
     assert!(ran.get());
-    assert!(!canceller.cancel(), "it is the other's");
+    assert!(!canceller.cancel(), "the other canceller has ended the root");
 
     assert_eq!(deadline.err(), Some(ContextError::DeadlineExceeded));
-    assert_eq!(below.err(), None, "not reached");
+    assert_eq!(below.err(), None, "the canceller has not reached the child");
     let done = reactor.done(&below);
     assert!(cancel_below.cancel());
     assert!(reactor.recv(&done).is_ok());

@@ -1,35 +1,35 @@
 //! The tree of contexts: the end of a node ends all nodes below.
 //!
-//! A node holds its parent, so a cancellation reaches the node through nodes that nobody else holds
-//! any more. The parent knows the node by a `Weak` in the list of what hangs there: children and
-//! bells, in the order of registration. Every node has the earliest deadline of its path, so a
-//! child whose parent ends earlier has no deadline of its own.
+//! A node holds its parent, so a cancellation also reaches the node through nodes that no context
+//! holds any more. The parent has a list of children and bells, in the order of registration, with
+//! a `Weak` for each child. Every node has the earliest deadline of its path, so a child whose
+//! parent ends earlier has no deadline of its own.
 //!
 //! - **The first to end a node wins**: `end` is one word that is set once, with the cause.
-//! - **A deadline that has passed was first**, even if no thread looked. A canceller compares the
-//!   deadline with the clock, and so does a thread that asks.
-//! - Such an end need not be handed down. The nodes below have passed their deadlines as well, and
-//!   the loops that wait there have armed them.
-//! - **A cancellation goes down without recursion.** It ends a node, closes its list, and goes on
-//!   with the children that were in the list. Then it tolls all bells, and only then it wakes the
-//!   reactors (`wake/mod.rs`): each one once, and the reactor finds all that concern it.
+//! - **A deadline that has passed was first**, even if no thread noticed it. A canceller compares
+//!   the deadline with the clock, and so does a thread that asks.
+//! - An end by a deadline need not reach the nodes below. They have passed their deadlines as well,
+//!   and the loops that wait for them have armed those deadlines.
+//! - **A cancellation uses no recursion.** It ends a node, closes its list, and goes on with the
+//!   children of the list. Then it tolls all bells. At last it wakes each reactor once
+//!   (`wake/mod.rs`), and the reactor finds all of its bells.
 //!
-//! # A thread that stands still
-//! No operation waits for another thread, because that thread may stand still. There is no lock. An
-//! end is an exchange of a pointer, and so are the changes of a list (`channel/registry.rs`).
+//! # Stopped threads
+//! No operation waits for another thread, because that thread may be stopped. There is no lock. An
+//! end is an exchange of a pointer, and so is each change of a list (`channel/registry.rs`).
 //!
-//! **A cancellation misses nothing.** The canceller ends the node first and closes its list then. A
-//! thread that hangs something up adds it first and looks at `end` then.
-//! - It was added before the list was closed: the canceller finds it in the list.
-//! - It comes too late: the node has ended before the list was closed. So the thread finds the end,
-//!   rings its own bell, or ends its own child.
-//! - It was added between the two: both do it. An end is set once, and a bell that is rung twice
-//!   costs one more look.
+//! **A cancellation misses no child and no bell.** The canceller ends the node first, and then
+//! closes its list. A thread adds its child or bell first, and then looks at `end`.
+//! - If the thread adds it before the list is closed, the canceller finds it in the list.
+//! - If the list is closed already, the node has ended. So the thread finds the end, and rings its
+//!   own bell or ends its own child.
+//! - Between the two, both threads do so. An end is set once, and a second ring of a bell costs one
+//!   more look.
 //!
-//! A canceller that stands still delays only what is below the node and was not reached yet. Those
-//! contexts are open until they are reached, and a bell that was not tolled is not heard. `err()`
-//! of such a context does not look at its ancestors: that would cost a load for each. A deadline
-//! holds all the same, and another cancellation, of the same node or another one, does not wait.
+//! A stopped canceller delays only the nodes and bells below that it has not reached. Those
+//! contexts stay open until the canceller reaches them. `err()` of such a context does not look at
+//! its ancestors, because that would cost a load for each. Deadlines hold all the same, and other
+//! cancellations do not wait.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -42,12 +42,12 @@ use crate::wake::Bell;
 
 /// One context of the tree.
 pub(super) struct Node {
-    /// `None`: below a root, or born ended.
+    /// The place at the parent. `None` for a child of a root, and for a child of an ended node.
     pub(super) place: Option<Place>,
     pub(super) limit: Option<Limit>,
-    /// Empty: open.
+    /// The cause of the end, which is empty while the node is open.
     pub(super) end: Once<Cause>,
-    /// Closed by the canceller, and left open by the deadline.
+    /// The children and bells. A canceller closes the list, and a deadline leaves it open.
     pub(super) list: Registry<Hanging>,
 }
 
@@ -57,13 +57,13 @@ pub(super) struct Place {
     entry: Arc<Entry<Hanging>>,
 }
 
-/// A child or a bell at a node, in the order in which they end.
+/// A child or a bell in the list of a node.
 pub(super) enum Hanging {
     Child(Weak<Node>),
     Bell(Arc<Bell>),
 }
 
-/// The earliest deadline on the way from the root, and what it ends a context with.
+/// The earliest deadline on the path from the root, and the cause of an end by that deadline.
 #[derive(Clone)]
 pub(super) struct Limit {
     pub(super) at: Time,
@@ -75,7 +75,7 @@ impl Node {
         Node { place, limit, end: Once::new(end), list: Registry::new() }
     }
 
-    /// Makes a child. A child of a node that has ended is born ended and not part of the tree.
+    /// Makes a child. A child of an ended node has ended, and is not in the list.
     pub(super) fn child(self: &Arc<Node>, limit: Option<Limit>) -> Arc<Node> {
         if let Some(cause) = self.end.get_arc() {
             return Arc::new(Node::new(None, limit, Some(cause)));
@@ -87,20 +87,22 @@ impl Node {
             Node::new(Some(Place { parent: self.clone(), entry }), limit, None)
         });
         hung.map(|entry| self.list.add(entry));
-        // Cancelled meanwhile: the canceller may have missed the child. (A deadline is its own.)
+        // If the node was cancelled meanwhile, the canceller may have missed the child. (A deadline
+        // is the
+        // child's own.)
         if self.ended() == Some(ContextError::Cancelled) {
             self.end.get_arc().map(|cause| child.end.set(cause));
         }
         child
     }
 
-    /// The end of the node, if any thread has noticed an end.
+    /// Returns the end of the node, if any thread has noticed it.
     #[inline]
     pub(super) fn ended(&self) -> Option<ContextError> {
         self.end.get().map(|cause| cause.error)
     }
 
-    /// The end of the node by now. Ends a node whose deadline has passed.
+    /// Ends a node whose deadline has passed, and returns the end of the node.
     pub(super) fn settle(&self, clock: &Clock) -> Option<ContextError> {
         let limit = match (self.ended(), &self.limit) {
             (None, Some(limit)) => limit,
@@ -113,18 +115,18 @@ impl Node {
         self.ended()
     }
 
-    /// The deadline has passed: ends the node by it, unless another thread was first.
+    /// Ends the node by its deadline, which has passed, unless another thread was first.
     pub(super) fn expire(&self) {
         if let Some(limit) = &self.limit {
             self.end.set(limit.cause.clone());
         }
     }
 
-    /// Ends the node and all below it, and wakes who waits for them. `now` is on their clock.
-    /// Returns true if this call ended the node, and not its deadline.
+    /// Ends the node and all nodes below, and wakes their reactors. `now` is on the clock of the
+    /// nodes. Returns true if this call ended the node, and not its deadline.
     pub(super) fn cancel(self: &Arc<Node>, cause: &Arc<Cause>, now: Time) -> bool {
         let mut bells = Vec::new();
-        // Breadth first, so that the order is the same every time.
+        // The nodes end in breadth-first order, which is always the same.
         let mut below = VecDeque::new();
         let won = self.cancel_one(cause, now, &mut below, &mut bells);
         while let Some(child) = below.pop_front() {
@@ -159,8 +161,8 @@ impl Node {
         overdue.is_none()
     }
 
-    /// Has the bell rung when the node is cancelled; at once if it has ended. Returns what takes
-    /// the bell down.
+    /// Adds a bell that rings when the node is cancelled. Rings at once if the node has ended.
+    /// Returns the entry, which removes the bell.
     pub(super) fn hang(&self, bell: &Arc<Bell>) -> Option<Arc<Entry<Hanging>>> {
         if self.end.get().is_some() {
             bell.ring();
@@ -168,7 +170,7 @@ impl Node {
         }
         let entry = Entry::new(Hanging::Bell(bell.clone()));
         self.list.add(entry.clone());
-        // Ended meanwhile: the canceller may have missed the bell.
+        // If the node has ended meanwhile, the canceller may have missed the bell.
         if self.end.get().is_some() {
             bell.ring();
         }
@@ -185,8 +187,8 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Leaves the parent. A chain that goes with it goes link by link: as recursion a long one
-    /// would end the stack.
+    /// Takes the node out of the parent's list. A chain of unused parents is dropped in a loop,
+    /// because the recursion of a long chain would overflow the stack.
     fn drop(&mut self) {
         let mut next = self.place.take();
         while let Some(Place { parent, entry }) = next {

@@ -1,9 +1,9 @@
-//! Events of a driver's own: its poller found them for others, and they become a
+//! Foreign events, which a driver's poller finds for other code, and which become a
 //! [`Source`](crate::Source).
 //!
-//! The driver keeps one end, and the user registers the other. The driver bounds the list: it looks
-//! for more events only when the list is empty. Until then the rest waits in the kernel, which
-//! loses no edge.
+//! The driver keeps one end of a queue, and the user registers the other end. The driver bounds the
+//! queue: it polls for more events only when the queue is empty. Until then the other events wait
+//! in the kernel, which loses no edge.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -82,7 +82,7 @@ pub struct EventsId(usize);
 
 struct Shared<E> {
     list: RefCell<VecDeque<E>>,
-    /// That of the source, once it is registered.
+    /// The id of the registered source.
     id: Cell<Option<u64>>,
 }
 
@@ -132,20 +132,20 @@ impl<E> Events<E> {
         self.shared.id()
     }
 
-    /// The source that some end of this queue is registered as.
+    /// Returns the id of the source that has an end of this queue.
     pub(crate) fn bound_to(&self) -> Option<u64> {
         self.shared.id.get()
     }
 
-    /// Events go to the source with this id from now on.
+    /// Sends events to the source with this id from now on.
     pub(crate) fn bind(&self, id: u64) {
         self.shared.id.set(Some(id));
     }
 
-    /// The source is gone, and what it has not taken.
+    /// Forgets the source, which is gone, and drops the remaining events.
     pub(crate) fn unbind(&self) {
         self.shared.id.set(None);
-        // Dropped when nothing is borrowed.
+        // The list is dropped while no cell is borrowed.
         drop(self.shared.list.take());
     }
 
@@ -160,7 +160,7 @@ impl<E> Events<E> {
 
 impl<E> Drop for Events<E> {
     fn drop(&mut self) {
-        // The last one, beside the driver's end.
+        // This is the last end beside the driver's.
         if Rc::strong_count(&self.shared) <= 2 {
             drop(self.shared.list.take());
         }

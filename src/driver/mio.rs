@@ -1,6 +1,6 @@
-//! A driver on a user's `mio::Poll`: our own poller's fd is in theirs, under one token.
+//! A driver on a user's `mio::Poll`, which has the fd of our poller under one token.
 //!
-//! mio is edge-triggered, so a look at an event of our token must leave nothing unseen. If the look
+//! mio is edge-triggered, so a poll after an event of our token must take all events. If the poll
 //! may have left some (a full buffer, an fd in level mode), the driver registers our fd anew. That
 //! makes another event if the fd is still readable.
 
@@ -19,7 +19,7 @@ use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode};
 
-/// Events that one wait takes at most; the others are the next wait's.
+/// The most events that one wait takes. The next wait takes the others.
 const BATCH: usize = 256;
 
 /// A driver that waits through a [`mio::Poll`](::mio::Poll), for the sources registered there and
@@ -105,7 +105,7 @@ impl MioDriver {
         self.queue.events()
     }
 
-    /// Our fd in theirs.
+    /// Returns the fd of the `Poll`.
     fn fd(&self) -> RawFd {
         self.native.as_ref().as_fd().as_raw_fd()
     }
@@ -144,8 +144,7 @@ nested_driver!(MioDriver, |driver| driver.poll.registry().as_fd());
 
 impl Drop for MioDriver {
     fn drop(&mut self) {
-        // A registry that the user has keeps the `Poll`'s epoll open. A forked child leaves it
-        // alone.
+        // A registry of the user keeps the `Poll`'s epoll open. A forked child does not change it.
         if !self.native.as_ref().is_here() {
             return;
         }

@@ -271,7 +271,7 @@ impl ReadyFds {
         self.more = true;
     }
 
-    /// This wait has taken the event of the waker.
+    /// Notes that this wait has taken the event of the waker.
     pub(crate) fn see_wake(&mut self) {
         self.woken = true;
     }
@@ -389,8 +389,8 @@ impl Clock {
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
     shared: Arc<SharedClock>,
-    /// The clock started somewhere on the scale of `CLOCK_MONOTONIC`, where an `Instant` has a
-    /// place.
+    /// True if the clock started at a time of `CLOCK_MONOTONIC`, so that an `Instant` is a point on
+    /// it.
     has_instants: bool,
 }
 
@@ -405,7 +405,7 @@ impl_debug!([] SharedClock, |it| nanos: it.nanos);
 /// The wall clock, and the timers that are told when it is set.
 #[derive(Default)]
 struct Wall {
-    /// ns: the time since 1970, minus the time of the clock.
+    /// The time since 1970 minus the time of the clock, in ns.
     ahead: i128,
     /// The number of times that the wall clock was set.
     sets: u64,

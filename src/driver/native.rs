@@ -5,11 +5,11 @@
 //! waker is ever read. A deadline within two microseconds is not armed: the driver looks at the
 //! clock until then, and at the poller once.
 //!
-//! On epoll the timeout of the wait itself saves the `settime` of a sleep that its deadline ends:
-//! the timeout is shortened by the kernel's own slack. So the wait ends when the timer would end
-//! it, or earlier by at most that slack. The driver guesses from the last sleep which event will
-//! end the next one. A deadline that messages come before is armed once, and stays armed. On kqueue
-//! the arm goes with the wait.
+//! On epoll the timeout of a wait can replace the timer, which saves the `settime`. The driver
+//! shortens the timeout by the kernel's own slack. So the wait ends at the deadline, or earlier by
+//! at most that slack. The driver assumes that the next sleep ends like the last one, by its
+//! deadline or by a message. A deadline that messages come before is armed once, and stays armed.
+//! On kqueue one call arms and waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,16 +27,16 @@ use crate::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Time, TimeoutS
 const TIMER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
 
-/// Fds that one wait takes at most by default. The others are left to the next wait.
+/// The most fds that one wait takes by default. The next wait takes the others.
 pub(crate) const BATCH: usize = 1_024;
-/// Timeouts after which the thread's slack is read again, because it may have changed.
+/// The number of timeouts after which the slack of the thread is read again.
 const MEASURED: u32 = 1_024;
 /// A deadline that is nearer than this is met by looking at the clock: that takes less of the CPU
 /// than to arm the timer, to sleep and to wake up.
 const NEAR: Duration = Duration::from_micros(2);
 /// Interrupted waits after which a look tells a storm of signals from a filter of syscalls.
 const INTERRUPTIONS: u32 = 1_000;
-/// The driver's own events that may come beside those of fds: the timer's and the waker's.
+/// The number of the driver's own events in a wait: those of the timer and of the waker.
 const OWN: usize = 2;
 
 /// The driver on the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
@@ -60,17 +60,17 @@ pub struct Native {
     armed: Time,
     /// The slack. It is read before the first timeout, and again after every [`MEASURED`] timeouts.
     slack: Option<TimeoutSlack>,
-    /// Timeouts since the slack was read.
+    /// The number of timeouts since the slack was read.
     timeouts: u32,
     /// The deadline of the last timeout. If the deadline comes again, that wait has ended early.
     timed_for: Time,
-    /// The deadline has ended the last sleep.
+    /// True if its deadline has ended the last sleep.
     ticks: bool,
-    /// Events that one wait takes at most.
+    /// The most events that one wait takes.
     most: usize,
     /// The number of registered fds besides our own.
     fds: usize,
-    /// Waits that a signal has interrupted.
+    /// The number of waits in a row that were interrupted.
     interruptions: u32,
     /// True if any of the fds ever was in level mode.
     level: bool,
@@ -121,7 +121,7 @@ impl Native {
         })
     }
 
-    /// Returns the poller, which somebody else's poller waits for.
+    /// Makes a driver that another poller waits for.
     #[cfg(any(feature = "mio", feature = "polling"))]
     #[track_caller]
     pub(super) fn to_nest() -> io::Result<Native> {
@@ -132,7 +132,7 @@ impl Native {
         Native::new()
     }
 
-    /// Returns the poller, which is nested in a `polling::Poller` for as long as it lives.
+    /// Makes a driver whose poller stays in a `polling::Poller` for its whole life.
     #[cfg(feature = "polling")]
     #[track_caller]
     pub(super) fn nested_in(
@@ -145,8 +145,8 @@ impl Native {
         Ok(native)
     }
 
-    /// Returns the time that the kernel timer has to be set to for `deadline`, if it has to. The
-    /// caller must then set the timer.
+    /// Returns the new time of the kernel timer, if `deadline` needs one. The caller must then set
+    /// the timer.
     #[inline(always)] // see Notify::wake
     fn earlier(&mut self, deadline: Option<WakeWindow>) -> Option<Time> {
         let latest = deadline?.latest;
@@ -193,7 +193,7 @@ impl Native {
         timeout
     }
 
-    /// Fails in a thread that may not sleep: a member that sleeps would stop its whole simulated
+    /// Fails in a thread that must not sleep, because a sleeping member would stop its simulated
     /// world.
     #[inline]
     pub(super) fn may_sleep(&self) -> io::Result<()> {
@@ -207,7 +207,7 @@ impl Native {
         self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
-    /// Handles a failed wait. An interrupted wait has armed the timer: an arm that fails has
+    /// Handles a failed wait. An interrupted wait has armed the timer, because a failed arm has
     /// another kind of error.
     #[cold]
     #[inline(never)]
@@ -218,7 +218,7 @@ impl Native {
             if self.interruptions % INTERRUPTIONS != 0 {
                 return Ok(());
             }
-            // No signal interrupts a look. A filter that interrupts a look does so for ever.
+            // No signal interrupts a poll. A filter that interrupts a poll interrupts every poll.
             self.syscalls.polls += 1;
             match self.poller.wait(&mut self.events, Some(Duration::ZERO)) {
                 Err(error) => failed = error,
@@ -367,8 +367,8 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Senders may keep the waker, and an embedding the poller. Their later wake-ups must not be
-        // visible there for ever. (A forked child leaves the parent's poller alone.)
+        // Senders may keep the waker, and an embedding may keep the poller. Later wake-ups must not
+        // make that poller readable. (A forked child does not change the parent's poller.)
         if self.poller.is_here() {
             self.waker.retire(&self.poller);
         }

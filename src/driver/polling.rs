@@ -1,5 +1,5 @@
-//! A driver on a user's `polling::Poller`: our own poller's fd is in theirs, under one key,
-//! level-triggered, so that a look need not see everything.
+//! A driver on a user's `polling::Poller`, which has the fd of our poller under one key. The fd is
+//! level-triggered, so a poll need not take all events.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode};
 
-/// Events that one wait takes at most; the others are the next wait's.
+/// The most events that one wait takes. The next wait takes the others.
 const BATCH: usize = 256;
 
 /// A driver that waits through a [`polling::Poller`](::polling::Poller), for the sources added
@@ -101,7 +101,7 @@ impl PollingDriver {
 
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
         self.events.clear();
-        // The call goes on by itself when a signal interrupts it.
+        // After an interruption by a signal the call goes on by itself.
         self.poller.wait(&mut self.events, timeout)?;
         let mut ours = false;
         for event in self.events.iter() {

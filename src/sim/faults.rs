@@ -30,8 +30,8 @@ impl WorldHandle {
         Link::new(self.shared.clone(), number, to_channel)
     }
 
-    /// Parts the network. Nothing goes from one group to another, until [`heal`](Self::heal) or
-    /// another partition. The members not named are one more group. Messages on the way from one
+    /// Partitions the network. Nothing goes from one group to another, until [`heal`](Self::heal)
+    /// or another partition. The members not named are one more group. Messages on the way from one
     /// group to another are lost.
     ///
     /// ```
@@ -116,7 +116,7 @@ impl WorldHandle {
         let released = self.shared.network().released(scheduler);
         for (link, tie) in released {
             let shared = self.shared.clone();
-            // Whichever message of the link is the first by then.
+            // Each settles the first held message of the link at that time.
             let settle = Box::new(move |fate| {
                 if fate != Fate::Lost {
                     shared.deliver_released(link);
@@ -126,7 +126,7 @@ impl WorldHandle {
         }
     }
 
-    /// Changes the network; what is on its way where no way is open any more is lost.
+    /// Changes the network, and loses the messages on ways that are no longer open.
     fn part(&self, what: &str, who: impl FnOnce() -> String, change: impl FnOnce(&mut Network)) {
         let scheduler = &self.shared.scheduler;
         scheduler.note(|| Happening::Network(format!("{what} {}", who()).trim_end().to_owned()));
@@ -143,7 +143,9 @@ impl WorldHandle {
         Some((self.known(from)?, self.known(to)?))
     }
 
-    /// `None` in a thread that unwinds, which must not panic.
+    /// Returns the name of a member or of the end of a link, and panics if it is unknown. Returns
+    /// `None`
+    /// in a thread that unwinds, which must not panic.
     #[track_caller]
     pub(super) fn known(&self, name: &str) -> Option<Arc<str>> {
         let linked = self.shared.network().name(name);

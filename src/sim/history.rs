@@ -40,13 +40,13 @@ pub(super) struct Parcel {
     pub(super) to: Arc<str>,
     pub(super) link: usize,
     pub(super) number: u64,
-    /// The message, as text.
+    /// The message as text, if the link shows its messages.
     pub(super) text: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Happening {
-    /// The name of a member, and the verb of what it does or suffers.
+    /// The name of a member, and the verb of its action.
     Member(Arc<str>, &'static str),
     Sent(Parcel),
     Delivered(Parcel),
@@ -110,7 +110,7 @@ impl History {
 
 struct Trace {
     out: String,
-    /// Process and thread of what has a row.
+    /// The process and the thread of each row.
     names: BTreeMap<String, (u32, usize)>,
 }
 

@@ -43,7 +43,7 @@ pub struct MemberDriver {
     not_send: PhantomData<Rc<()>>,
 }
 
-/// A member, as its thread knows it.
+/// The data of a member for its thread.
 pub(super) struct Driven {
     pub(super) scheduler: Arc<Scheduler>,
     pub(super) id: Id,
@@ -52,7 +52,7 @@ pub(super) struct Driven {
     pub(super) clock: VirtualClock,
 }
 
-/// Ends the turn of a member's thread when it is dropped: the thread's locals are gone then.
+/// Ends the turn of a member's thread. The drop is the last of the thread's locals.
 pub(super) struct Exit {
     scheduler: Arc<Scheduler>,
     id: Id,
@@ -66,11 +66,11 @@ impl Drop for Exit {
 }
 
 thread_local! {
-    /// Set first, so it is destroyed last.
+    /// The end of the turn. It is set first, and so destroyed last.
     static EXIT: RefCell<Option<Exit>> = const { RefCell::new(None) };
     /// The member's reactor, if the world has made it.
     static REACTOR: RefCell<Option<Handle>> = const { RefCell::new(None) };
-    /// The body is over: what runs now is the drops of thread-locals, in which a panic aborts.
+    /// True after the body, while thread-locals are dropped. A panic of such a drop aborts.
     static BODY_IS_OVER: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -79,7 +79,7 @@ pub(super) fn may_panic() -> bool {
     !thread::panicking() && !BODY_IS_OVER.get()
 }
 
-/// Panics because of a wrong call, unless the thread must not panic: then the call does nothing.
+/// Panics because of a wrong call. Does nothing if the thread must not panic.
 #[track_caller]
 pub(super) fn misuse(text: &str) {
     if may_panic() {
@@ -105,7 +105,7 @@ pub struct WaitsFor {
     pub count: usize,
 }
 
-/// The live sources of the member's reactor, by the line that made them.
+/// Returns the live sources of the member's reactor, by the line that made them.
 pub(super) fn waits_for() -> Vec<WaitsFor> {
     let handle = REACTOR.try_with(|place| place.borrow().clone()).ok().flatten();
     let Some(handle) = handle else { return Vec::new() };
@@ -153,11 +153,11 @@ impl Guard for Warden {
     }
 }
 
-/// The body of a member. Boxed, so that the rest is not compiled again for each of them.
+/// The body of a member, boxed so that other code is compiled only once.
 pub(super) type Life = Box<dyn FnOnce(MemberDriver) + Send>;
 
 impl MemberDriver {
-    /// The life of a member's thread, which has the turn.
+    /// Runs a member on its thread, which has the turn.
     pub(super) fn live(driven: Driven, body: Life) {
         let Driven { scheduler, id, name, .. } = &driven;
         let (scheduler, id, name) = (scheduler.clone(), *id, name.clone());

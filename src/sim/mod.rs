@@ -21,14 +21,14 @@
 //! |---|---|
 //! | `world.rs` | [`SimWorld`] and [`WorldHandle`]: members and runs |
 //! | `deadlock.rs` | [`Deadlock`]: the members that wait, and their sources |
-//! | `faults.rs` | links, partitions, cuts and holds, as the user asks for them |
-//! | `network.rs` | [`Link`]: delays, losses, duplicates, and what is on its way |
+//! | `faults.rs` | the public methods for links, partitions, cuts and holds |
+//! | `network.rs` | [`Link`]: delays, losses, duplicates, and messages on the way |
 //! | `scheduler/` | the turn, and the member that gets it next |
 //! | `member.rs` | a member's thread, its driver, its end |
 //! | `history.rs` | [`History`]: the happenings, as text or as a Chrome trace |
 //! | `search.rs` | [`Search`]: many seeds, and the history of the first that fails |
 //!
-//! # Beside other simulators
+//! # Comparison with other simulators
 //!
 //! | | `SimWorld` | turmoil | madsim | Go's `testing/synctest` |
 //! |---|---|---|---|---|

@@ -23,15 +23,15 @@ type Way = (Arc<str>, Arc<str>);
 #[derive(Default)]
 pub(super) struct Network {
     pub(super) links: Vec<Wire>,
-    /// Nothing goes these ways.
+    /// The ways that lose all messages.
     pub(super) cuts: BTreeSet<Way>,
-    /// Messages that arrive these ways wait.
+    /// The ways that hold all messages.
     pub(super) holds: BTreeSet<Way>,
-    /// The part of the network that a member is in; those not named are in part 0.
+    /// The part of the network with each member. Members without an entry are in part 0.
     pub(super) parts: BTreeMap<Arc<str>, usize>,
 }
 
-/// A link, as the network knows it.
+/// The state of a link in the network.
 pub(super) struct Wire {
     pub(super) from: Arc<str>,
     pub(super) to: Arc<str>,
@@ -41,11 +41,10 @@ pub(super) struct Wire {
     reordering: bool,
     /// The probability that a message is late, and the range of its delay.
     late: (f64, RangeInclusive<Duration>),
-    /// The arrival of the message sent last, and the seed's number for it among those that arrive
-    /// then.
+    /// The arrival of the last sent message, and its random number among simultaneous arrivals.
     last: (Time, u64),
     pub(super) counts: LinkStats,
-    /// Arrived while the way was held, or behind such a message.
+    /// The messages that arrived while the way was held, or behind a held message.
     held: VecDeque<Delivery>,
 }
 
@@ -88,7 +87,8 @@ impl Wire {
         (self.from.clone(), self.to.clone())
     }
 
-    /// The arrival of a message that is sent now, and the seed's number for it at that instant.
+    /// Returns the arrival of a message that is sent now, and its random number among simultaneous
+    /// arrivals.
     fn arrival(&mut self, scheduler: &Scheduler) -> (Time, u64) {
         let at = scheduler.clock().now() + pick(&self.delay, scheduler);
         if happens(self.late.0, scheduler) {
@@ -101,7 +101,7 @@ impl Wire {
         let (last, tie) = self.last;
         self.last = match at > last {
             true => (at, number),
-            // Behind the one before it, and anywhere among those of other links.
+            // The message comes after the one before it, in any order with messages of other links.
             false => (last, tie.saturating_add(number % (u64::MAX - tie).max(1))),
         };
         self.last
@@ -119,7 +119,7 @@ impl Network {
         !self.holds.is_empty() && self.holds.contains(&wire.way())
     }
 
-    /// The name as it is known here.
+    /// Returns the shared copy of a known name.
     pub(super) fn name(&self, name: &str) -> Option<Arc<str>> {
         self.links
             .iter()
@@ -128,8 +128,7 @@ impl Network {
             .cloned()
     }
 
-    /// Loses what is on its way where no way is open any more. The messages are the caller's to
-    /// settle.
+    /// Takes the messages on ways that are no longer open. The caller must settle them as lost.
     pub(super) fn recall(&mut self, scheduler: &Scheduler) -> Vec<Delivery> {
         let shut: Vec<bool> = self.links.iter().map(|wire| !self.is_open(wire)).collect();
         let mut lost = scheduler.recall(|link| shut[link]);
@@ -139,15 +138,15 @@ impl Network {
         lost
     }
 
-    /// The links that have messages and are not held, once for each message, with the seed's number
-    /// for an arrival now.
+    /// Returns each link that has held messages and is no longer held, once for each message. Each
+    /// has a random number for an arrival now.
     pub(super) fn released(&self, scheduler: &Scheduler) -> Vec<(usize, u64)> {
         let free = self.links.iter().enumerate().filter(|(_, wire)| !self.is_held(wire));
         let messages = free.flat_map(|(link, wire)| wire.held.iter().map(move |_| link));
         messages.map(|link| (link, scheduler.choice().unwrap_or(0))).collect()
     }
 
-    /// The first message that a link has held, if it is not held any more.
+    /// Takes the first message that a link has held, if the link is no longer held.
     pub(super) fn next_released(&mut self, link: usize) -> Option<Delivery> {
         if self.is_held(&self.links[link]) { None } else { self.links[link].held.pop_front() }
     }
@@ -327,8 +326,8 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
-    /// Sends. Never waits, and does not report the fate of the message, as with a datagram.
-    /// [`stats`](Self::stats) counts the fates.
+    /// Sends a message. Never waits, and does not report the fate of the message, as with a
+    /// datagram. [`stats`](Self::stats) counts the fates.
     ///
     /// A lost message is dropped in the turn that loses it. A panic of that drop goes no further.
     /// When the world is gone the call drops the message.
@@ -386,7 +385,8 @@ impl<T: Send + 'static> Link<T> {
             let network = &mut *self.shared.network();
             let is_held = network.is_held(&network.links[self.number]);
             let wire = &mut network.links[self.number];
-            // Behind those that were released and have not arrived: they get its place.
+            // The message waits behind released messages that have not arrived, which take its
+            // place.
             if is_held || !wire.held.is_empty() && !wire.reordering {
                 let waiting = message.take().map(|message| self.delivery(number, message));
                 wire.held.extend(waiting);
@@ -395,7 +395,7 @@ impl<T: Send + 'static> Link<T> {
         let Some(message) = message else { return self.shared.deliver_released(self.number) };
         let scheduler = &self.shared.scheduler;
         let parcel = scheduler.is_recording().then(|| self.parcel(number, &message));
-        // Neither the message's drop nor the channel's is any business of a lock.
+        // The message and the channel are dropped without the lock.
         let channel = self.end.channel.lock().clone();
         match channel.try_send(message) {
             Ok(()) => {
@@ -417,7 +417,7 @@ impl<T: Send + 'static> Link<T> {
         quietly(|| drop(message));
     }
 
-    /// The name of a message in the history.
+    /// Returns the name of a message for the history.
     fn parcel(&self, number: u64, message: &T) -> Parcel {
         let text = self.end.text.get().map(|text| text(message).into());
         let network = self.shared.network();
@@ -466,9 +466,9 @@ fn is_range(range: &RangeInclusive<Duration>) -> bool {
     !range.is_empty()
 }
 
-/// Chance: an event of this probability.
+/// Returns true with this probability.
 fn happens(probability: f64, scheduler: &Scheduler) -> bool {
-    // 53 bits are what a float holds exactly.
+    // A float holds 53 bits exactly.
     let below = |random: u64| ((random >> 11) as f64) < probability * (1u64 << 53) as f64;
     probability >= 1.0 || probability > 0.0 && scheduler.choice().is_some_and(below)
 }

@@ -1,4 +1,4 @@
-//! Many seeds, one after the other or beside each other, until one fails.
+//! A search through many seeds, one after the other or in parallel, until one fails.
 
 use std::any::Any;
 use std::error::Error;
@@ -13,7 +13,7 @@ use super::history::History;
 use super::world::SimWorld;
 use crate::sync::Mutex;
 
-/// Lines of a history that a failure prints; the value has all of them.
+/// The number of lines of a history that a failure prints. The value has all lines.
 const LINES: usize = 200;
 
 /// A search for a seed that fails. [`SimWorld::search`] is a search with default settings.
@@ -143,7 +143,7 @@ impl<'a> Search<'a> {
     ) -> Result<u64, FailingSeed> {
         let Range { start, end } = self.seeds;
         let (next, done) = (AtomicU64::new(start), AtomicU64::new(0));
-        // The least seed that failed: nothing above it is begun.
+        // The least seed that failed. No seed above it is begun.
         let least = AtomicU64::new(u64::MAX);
         let failure: Mutex<Option<(u64, String)>> = Mutex::new(None);
         thread::scope(|scope| {
@@ -176,7 +176,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Runs one world. The text of its failure.
+/// Runs one world, and returns the text of its failure.
 fn run<V: Verdict>(
     world: &mut SimWorld,
     body: &(impl Fn(&mut SimWorld) -> V + Sync),
@@ -193,7 +193,7 @@ fn text_of(cause: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without a text").to_owned()
 }
 
-/// Records the history of a seed that fails, and looks for fewer choices that fail as well.
+/// Records the history of a seed that fails, and searches for fewer choices that fail, too.
 fn explain<V: Verdict>(
     seed: u64,
     text: String,
@@ -210,7 +210,9 @@ fn explain<V: Verdict>(
     let (again, choices, history) = recorded(u64::MAX);
     let mut shorter = None;
     if again {
-        // The least number of choices that fails, if all above it do; otherwise some number.
+        // Finds the least number of choices that fails, if all greater numbers fail. Otherwise the
+        // search
+        // finds some number that fails.
         let (mut passes, mut fails) = (0, choices);
         while passes < fails {
             let middle = passes + (fails - passes) / 2;

@@ -87,13 +87,12 @@ pub struct Sim {
     clock: VirtualClock,
     woken: Arc<Flag>,
     grace: Duration,
-    /// The poller of this driver, and the number of fds in it. (Never locked by two: a lock makes
-    /// the driver `Sync`.)
+    /// The poller of this driver. Only one thread uses the lock, which makes the driver `Sync`.
     fds: Option<Mutex<Native>>,
     registered: usize,
 }
 
-/// A clone has the same clock, and no fds.
+/// A clone has the same clock, and no fds of its own.
 impl Clone for Sim {
     fn clone(&self) -> Sim {
         let (clock, woken) = (self.clock.clone(), self.woken.clone());
@@ -106,7 +105,7 @@ impl_debug!([] Sim, |it| now: it.now(), grace: it.grace, fds: it.registered);
 #[derive(Default)]
 struct Flag {
     woken: AtomicBool,
-    /// Ends a sleep in real time.
+    /// The waker that ends a sleep in real time.
     waker: Mutex<Option<Weak<dyn Wake>>>,
 }
 
@@ -255,7 +254,7 @@ impl Sim {
         Sim { grace, ..self }
     }
 
-    /// The poller, made when it is first needed.
+    /// Returns the poller, which the first use makes.
     fn native(&mut self) -> io::Result<&mut Native> {
         if self.fds.is_none() {
             let native = Native::new()?;
@@ -269,7 +268,7 @@ impl Sim {
         self.woken.woken.swap(false, Ordering::Acquire)
     }
 
-    /// Waits in real time. Returns true if that found or heard something.
+    /// Waits in real time. Returns true if an fd became ready or a wake-up came.
     fn waits_in_real_time(&mut self, ready: &mut ReadyFds) -> io::Result<bool> {
         if self.grace.is_zero() {
             return Ok(false);
@@ -277,7 +276,7 @@ impl Sim {
         let end = Time::now() + self.grace;
         let until = (end < Time::MAX).then_some(end.into());
         let before = ready.len();
-        // A wake-up before the poller was there has reached only the flag.
+        // A wake-up before the creation of the poller has reached only the flag.
         self.native()?;
         loop {
             let found = self.takes_wake_up() || ready.len() > before;
@@ -372,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wake_up_before_the_poller_ends_a_real_wait() {
+    fn an_early_wake_up_ends_a_real_wait() {
         let grace = Duration::from_secs(60);
         let mut sim = Sim::new().grace(grace);
         let begin = Time::now();

@@ -1,4 +1,4 @@
-//! The world from the user's side: members, their lives, and runs.
+//! The public methods of a world for members, restarts and runs.
 //!
 //! Longer than 500 lines: more than a hundred of them are docs with examples.
 
@@ -165,7 +165,7 @@ pub(super) struct Shared {
     hosts: Mutex<BTreeMap<Arc<str>, Host>>,
 }
 
-/// Begins a member that can be restarted.
+/// A function that begins a member that can be restarted.
 type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The counts of a [`SimWorld`] so far. [`WorldHandle`] has an example.
@@ -299,7 +299,7 @@ impl Shared {
         self.network.lock()
     }
 
-    /// Delivers the first message that a link has held, if it is not held any more.
+    /// Delivers the first message that a link has held, if the link is no longer held.
     pub(super) fn deliver_released(&self, link: usize) {
         let first = self.network().next_released(link);
         if let Some(first) = first {
@@ -482,7 +482,7 @@ impl WorldHandle {
     ) -> Member<R> {
         let result = Arc::new(Mutex::new(None));
         let (slot, body) = (result.clone(), Arc::new(body));
-        // Not the world: it would hold itself.
+        // A handle of the world here would keep the world alive.
         let (scheduler, called) = (Arc::downgrade(&self.shared.scheduler), name.to_owned());
         let host: Host = Arc::new(move || {
             let Some(scheduler) = scheduler.upgrade() else { return Ok(()) };
@@ -541,7 +541,7 @@ impl WorldHandle {
     }
 }
 
-/// Adds a member. Drops `life` if it cannot begin.
+/// Adds a member. Drops `life` if the member cannot begin.
 fn spawn(scheduler: &Arc<Scheduler>, name: &str, ppm: i64, life: Life) -> Result<(), String> {
     scheduler.spawn(name, ppm, life).map_err(|(why, life)| {
         quietly(|| drop(life));
@@ -550,7 +550,7 @@ fn spawn(scheduler: &Arc<Scheduler>, name: &str, ppm: i64, life: Life) -> Result
 }
 
 fn reactor(driver: MemberDriver, seed: u64) -> Reactor {
-    let reactor = Reactor::with_driver(driver).expect("a reactor on a virtual clock needs nothing");
+    let reactor = Reactor::with_driver(driver).expect("a reactor on a virtual clock has no fds");
     reactor.seed(seed);
     set_reactor(reactor.handle());
     reactor

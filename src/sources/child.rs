@@ -103,9 +103,10 @@ impl IntoSource for Child {
     }
 }
 
-/// Begins to wait for the end of the child. `None` if its status is known: then it is ready.
+/// Begins to wait for the end of the child. Returns `None` if its status is known, and the child is
+/// ready.
 fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
-    // The number is nobody's, or a stranger's: it is not looked at.
+    // The number may belong to no process, or to another one, so it is not used.
     if !is_unwaited(child.id()) && has_status(child)? {
         slot.found_by_driver();
         return Ok(None);
@@ -114,8 +115,8 @@ fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
     if let Ok(process) = &process {
         slot.register_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
     }
-    // The number may be another child's: of a `Child` that was waited for before, or by other code
-    // meanwhile. Only of one that still runs it has been the own number all the time.
+    // If the child was waited for, the number may belong to another child by now. The number is
+    // sure only while the child runs.
     let known = has_status(child);
     if !matches!(known, Ok(false)) {
         if let Ok(process) = &process {
@@ -128,7 +129,7 @@ fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
     process.map(Some)
 }
 
-/// Returns true if `try_wait` has the status, and nobody waits for the child any more.
+/// Returns true if `try_wait` has the status, so that the child was waited for.
 fn has_status(child: &mut Child) -> io::Result<bool> {
     match try_wait(child) {
         Ok(status) => Ok(status.is_some()),
@@ -215,8 +216,8 @@ impl ChildProcess {
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let Some(process) = &self.process else { return Ok(()) };
         match process.signal(signal.0) {
-            // Waited for: the status is known, unless others have it. A child that has the number
-            // now is another one, and is not asked.
+            // The child was waited for. The status is known, unless other code has taken it.
+            // Another child may have the number now.
             Err(error) if is_no_process(&error) => self.with(|child| {
                 if is_unwaited(child.id()) {
                     return Err(status_is_lost(child, &error));
@@ -270,7 +271,7 @@ impl Source for ChildProcess {
         let status = self.with(wait).transpose();
         if let Some(got) = &status {
             self.slot.count();
-            // A call that fails is made again by the next take, unless the status is lost.
+            // The next take repeats a failed call, unless the status is lost.
             if got.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
                 return status;
             }

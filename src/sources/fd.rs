@@ -214,27 +214,27 @@ use crate::sys::{Interest, Mode, Readiness};
 /// ```
 #[must_use = "dropping the Fd closes the file"]
 pub struct Fd<T: AsFd> {
-    /// `None` only while it is taken apart.
+    /// The file, or `None` while the `Fd` is taken apart.
     io: Option<T>,
     slot: Slot,
     interest: Cell<Interest>,
     /// The readiness outside of the interest that [`clear_readiness`](Self::clear_readiness) has
-    /// cleared: the poller has to be asked about that anew.
+    /// cleared. The poller must be asked for it anew.
     unknown: Cell<Readiness>,
-    /// The interest that the poller has: all that was ever asked for, so that asking for it again
-    /// is no syscall.
+    /// The interest at the poller. It includes all earlier interests, so that asking again needs no
+    /// syscall.
     reported: Cell<Interest>,
     mode: Mode,
 }
 
-/// The readiness that `interest` asks for.
+/// Returns the readiness that `interest` asks for.
 fn asked(interest: Interest) -> Readiness {
     let (r, w, p) = (interest.is_readable(), interest.is_writable(), interest.is_priority());
     let one = |on: bool, readiness| if on { readiness } else { Readiness::NONE };
     one(r, Readiness::READABLE) | one(w, Readiness::WRITABLE) | one(p, Readiness::PRIORITY)
 }
 
-/// The reason why the file is there.
+/// The reason why the field `io` has the file.
 const TAKEN: &str = "only `into_inner` and the drop take the file";
 
 impl<T: AsFd> Fd<T> {
@@ -329,7 +329,7 @@ impl<T: AsFd> Fd<T> {
         self.noted(interest, result)
     }
 
-    /// Notes the outcome of an operation that `interest` is about, and returns it.
+    /// Notes the outcome of an operation of this interest, and returns it.
     #[inline(always)] // else a result of every size is moved
     fn noted<R>(&self, interest: Interest, result: io::Result<R>) -> io::Result<R> {
         match &result {
@@ -351,7 +351,7 @@ impl<T: AsFd> Fd<T> {
     fn progressed(&self) {
         self.slot.progressed();
         if self.mode == Mode::Level && self.slot.is_ready() {
-            // The known readiness is of the time before.
+            // The known readiness is older than the operation.
             let _ = self.ask(self.reported.get());
         }
     }
@@ -359,14 +359,14 @@ impl<T: AsFd> Fd<T> {
     fn would_block(&self, interest: Interest) {
         self.slot.note_open(interest);
         match interest {
-            // Nothing else was asked for: an error that came with it has been fetched.
+            // The poller has no other interest, so the operation has fetched a reported error.
             _ if interest == self.reported.get() && interest.is_single() => {
                 self.forget(Readiness::ALL)
             }
             Interest::READABLE => self.forget(Readiness::READABLE | Readiness::ERROR),
             Interest::WRITABLE => self.forget(Readiness::WRITABLE | Readiness::ERROR),
             Interest::PRIORITY => self.forget(Readiness::PRIORITY | Readiness::ERROR),
-            // A poller that refuses keeps what it knew: then the source stays ready.
+            // If the poller refuses, its state stays, and the source stays ready.
             _ => drop(self.ask(self.reported.get())),
         }
     }
@@ -400,8 +400,8 @@ impl<T: AsFd> Fd<T> {
 
     #[inline]
     fn forget(&self, readiness: Readiness) {
-        // Nobody can be told of an error. The driver's next wait says what is wrong with it, and
-        // until then the source stays as ready as it was.
+        // This call returns no error. The driver's next wait reports the fault, and until then the
+        // source keeps its readiness.
         if !self.slot.is_told_once() {
             self.slot.forget_readiness(readiness);
         } else {
@@ -424,7 +424,7 @@ impl<T: AsFd> Fd<T> {
     /// that: the reactor keeps the known readiness. With the other modes one syscall, and the
     /// reactor finds out the readiness anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
-        // A driver without edges reports once: only what is wanted.
+        // A driver without edges reports once, so it gets only the present interest.
         let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
         let unknown = !(self.unknown.get() & asked(interest)).is_empty();
         if !edges || unknown || !self.reported.get().contains(interest) {
@@ -476,9 +476,9 @@ impl<T: AsFd> Source for Fd<T> {
         self.slot.report_fd();
         match self.mode {
             Mode::Edge => {}
-            // All was told, and the poller is asked again later.
+            // The report is taken, and the poller is asked again later.
             Mode::OneShot => self.slot.forget_readiness(Readiness::ALL),
-            // An end that nobody asked for is told once, and no reason to ask again.
+            // An end outside of the interest is reported once, and needs no further poll.
             Mode::Level if self.slot.is_ready() => self.forget(Readiness::ALL),
             Mode::Level => {}
         }

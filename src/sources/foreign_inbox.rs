@@ -1,4 +1,4 @@
-//! The driver's own events, as a source: the events of a foreign poller for its other users.
+//! A source of the foreign events that the reactor's driver finds for other code.
 
 use std::io;
 

@@ -38,14 +38,15 @@ use crate::reactor::{Handle, Key, Slot, SourceKind};
 /// ```
 #[must_use = "dropping the inbox closes its channel"]
 pub struct Inbox<T> {
-    // In this order: senders find the channel closed before the slot is free.
+    // The receiver is dropped first, so that senders find the channel closed before the slot is
+    // free.
     receiver: Receiver<T>,
     slot: Slot,
-    /// The error of the end has been taken: `wait` need not report the end any more.
+    /// True if the error of the end has been taken, and `wait` need not report the end any more.
     over: Cell<bool>,
-    /// Times that a select has taken the end.
+    /// The number of times that a select has taken the end.
     ends: Cell<u32>,
-    /// A sender has laid a value down at a rendezvous during the last sleep.
+    /// True if a sender has put a value at the rendezvous during the last sleep.
     chosen: Cell<bool>,
 }
 
@@ -245,7 +246,7 @@ impl<T> Source for Inbox<T> {
 
     #[inline]
     fn internals(&self) -> Internals<'_> {
-        // The receiver of a rendezvous must be asked, and be there while it sleeps.
+        // A select must ask the receiver of a rendezvous, which offers itself during a sleep.
         let is_rendezvous = self.capacity() == Some(0);
         Internals::of(&self.slot).without_look().unlisted_if(is_rendezvous).with_end(self)
     }

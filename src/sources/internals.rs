@@ -1,12 +1,12 @@
-//! The part that the sources of this crate have in common.
+//! The common part of the sources of this crate.
 
 use std::sync::Arc;
 
 use crate::channel;
 use crate::reactor::{Handle, Listed, Slot};
 
-/// The facts that a select asks a source of this crate for. The default is a source of a user's
-/// own.
+/// The facts about a source of this crate, for the selects. The default is for a source of the
+/// user.
 #[derive(Clone, Copy, Default)]
 pub struct Internals<'a> {
     slot: Option<&'a Slot>,
@@ -35,25 +35,26 @@ pub(crate) trait End {
 }
 
 impl<'a> Internals<'a> {
-    /// A source with this slot, which the driver makes ready.
+    /// Describes a source with this slot, which the driver makes ready.
     #[inline(always)]
     pub(crate) fn of(slot: &'a Slot) -> Internals<'a> {
         Internals { slot: Some(slot), ..Internals::default() }
     }
 
-    /// A source that time or another thread makes ready: no look at the fds precedes `default`.
+    /// Describes a source that time or another thread makes ready. Before `default` no poll is
+    /// needed.
     #[inline(always)]
     pub(crate) fn without_look(self) -> Internals<'a> {
         Internals { needs_no_look: true, ..self }
     }
 
-    /// A source that must be asked, because the ready list may not have it.
+    /// Describes a source that must be asked, because the ready list may not have it.
     #[inline(always)]
     pub(crate) fn unlisted_if(self, is_unlisted: bool) -> Internals<'a> {
         Internals { is_unlisted, ..self }
     }
 
-    /// A source that is an end of a channel.
+    /// Describes a source that is an end of a channel.
     #[inline(always)]
     pub(crate) fn with_end(self, end: &'a dyn End) -> Internals<'a> {
         Internals { end: Some(end), ..self }
@@ -65,23 +66,23 @@ impl<'a> Internals<'a> {
         self.slot.is_none_or(|slot| slot.belongs_to(handle))
     }
 
-    /// The token of the source in the reactor's ready list.
+    /// Returns the token of the source in the reactor's ready list.
     #[inline]
     pub(crate) fn token(&self) -> Option<u64> {
         self.slot.filter(|_| !self.is_unlisted).map(Slot::token)
     }
 
-    /// The place of the source in the reactor's lists.
+    /// Returns the place of the source in the reactor's lists.
     pub(crate) fn listed(&self) -> Option<Listed> {
         self.slot.filter(|_| !self.is_unlisted).map(Slot::listed)
     }
 
-    /// The token of an end of a channel, also of one that is not listed. Posts may hold the end.
+    /// The token of an end of a channel, also of an unlisted end. Posts may hold the end.
     pub(crate) fn channel(&self) -> Option<u64> {
         self.slot.filter(|_| self.end.is_some()).map(Slot::token)
     }
 
-    /// The source was chosen and nothing was taken from it: it spins if that goes on.
+    /// Notes that the chosen source gave no item, which counts as spinning if it repeats.
     #[cold]
     pub(crate) fn picked_nothing(&self) {
         if let (Some(token), Some(slot)) = (self.token(), self.slot) {
@@ -94,18 +95,18 @@ impl<'a> Internals<'a> {
         self.needs_no_look
     }
 
-    /// See [`End::buffer`].
+    /// Calls [`End::buffer`].
     pub(crate) fn buffer(&self) -> Option<Arc<channel::State>> {
         self.end.and_then(End::buffer)
     }
 
-    /// See [`End::is_chosen`].
+    /// See [`End::is_chosen`], if the source is an end.
     #[inline(always)]
     pub(crate) fn is_chosen(&self) -> bool {
         self.end.is_some_and(End::is_chosen)
     }
 
-    /// See [`End::hold`].
+    /// Calls [`End::hold`], if the source is an end.
     #[inline(always)]
     pub(crate) fn hold(&self) -> bool {
         self.end.is_none_or(End::hold)

@@ -1,5 +1,5 @@
-//! The loom models of sources at the real reactor, which waits for them by their marks.
-//! `channel/models.rs` says how to run them.
+//! The loom models of sources in a real reactor, which waits for their marks. `channel/models.rs`
+//! says how to run them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::reactor::{Events, Handle};
 use crate::sync::{Fences, Ordering, with_fences};
 use crate::wake::models::{models, party, spawn};
 
-/// Waits until `take` has taken `n` items, of the sources that a wait has named.
+/// Waits until `take` has taken `n` items from the reported sources.
 fn take_all(reactor: &Handle, mut n: usize, mut take: impl FnMut(u64) -> usize) {
     let mut events = Events::with_capacity(4);
     while n > 0 {
@@ -24,7 +24,7 @@ fn take_all(reactor: &Handle, mut n: usize, mut take: impl FnMut(u64) -> usize) 
     }
 }
 
-/// Sends these through an outbox with key 7. While the channel is full a wait tells of room.
+/// Sends values through an outbox with key 7. While the channel is full, waits for room.
 fn send_all(reactor: &Handle, outbox: &Outbox<u32>, values: &[u32]) {
     let mut events = Events::with_capacity(1);
     for &value in values {
@@ -50,17 +50,17 @@ fn an_outbox_against_a_receive() {
 
 /// Mutation: no `heavy_fence` in `RoomRequest::enter`.
 #[test]
-fn an_outbox_is_told_of_room_by_asymmetric_fences() {
+fn asymmetric_fences_report_room_to_an_outbox() {
     with_fences(Fences::Asymmetric, an_outbox_against_a_receive);
 }
 
 #[test]
-fn an_outbox_is_told_of_room_by_symmetric_fences() {
+fn symmetric_fences_report_room_to_an_outbox() {
     with_fences(Fences::Symmetric, an_outbox_against_a_receive);
 }
 
 models! {
-    fn an_outbox_is_told_that_the_receiver_is_gone() {
+    fn the_receivers_drop_ends_an_outboxs_wait() {
         let (reactor, _) = reactor();
         let (tx, rx) = channel::bounded(1);
         let outbox = reactor.register_with(7, tx).unwrap();
@@ -70,10 +70,10 @@ models! {
         assert!(outbox.sender().is_disconnected());
     }
 
-    /// One thread may take the bell out of the list, and ring it when the outbox has asked again.
+    /// A thread may take the bell out of the list, and ring it after the outbox has asked again.
     ///
     /// Mutation: `RoomRequest::ask_and_look` does not hear the bell.
-    fn an_outbox_asks_again_while_a_late_thread_rings() {
+    fn a_late_ring_loses_no_room() {
         let (reactor, _) = reactor();
         let (tx, rx) = channel::bounded(2);
         let other = tx.clone();
@@ -89,7 +89,7 @@ models! {
         assert!(receiver.join().unwrap().try_iter().eq([1, 2]));
     }
 
-    fn an_outbox_that_goes_against_a_receive_takes_its_request_back() {
+    fn a_dropped_outbox_withdraws_its_request() {
         let (reactor, _) = reactor();
         let (tx, rx) = channel::bounded(1);
         let kept = tx.clone();
@@ -98,7 +98,7 @@ models! {
         assert!(outbox.try_send(1).is_err());
         let receiver = spawn(move || rx.try_recv());
         drop(outbox);
-        // The slot is another source's now.
+        // Another source has the slot now.
         let (notifier, notified) = reactor.notifier();
         let notified = notified.with_key(0);
         notifier.notify();
@@ -114,7 +114,7 @@ models! {
         let ((tx_a, rx_a), (tx_b, rx_b)) = (channel::bounded(1), channel::bounded(1));
         let register = |key, rx: Receiver<u32>| reactor.register_with(key, rx).unwrap();
         let inboxes = [register(0, rx_a), register(1, rx_b)];
-        // Kept to the end, so that there is no news but the messages.
+        // These senders stay until the end, so that only the messages make marks.
         let _kept = (tx_a.clone(), tx_b.clone());
         let _senders = [tx_a, tx_b].map(|tx| spawn(move || tx.try_send(1).unwrap()));
         take_all(&reactor, 2, |key| inboxes[key as usize].try_recv().into_iter().count());
@@ -148,9 +148,8 @@ models! {
         drop(notifiers.collect::<Vec<_>>());
     }
 
-    /// An inbox is taken back from one reactor and registered with another one, while a sender may
-    /// still tell the first.
-    fn an_inbox_that_moves_to_another_reactor_is_told_there() {
+    /// An inbox moves from one reactor to another, while a sender may still wake the first.
+    fn a_moved_inbox_is_reported_by_its_new_reactor() {
         let ((first, _), (second, _)) = (reactor(), reactor());
         let (tx, rx) = channel::bounded(1);
         let kept = tx.clone();

@@ -1,12 +1,11 @@
-//! Notifiers: a bell that other threads ring, and with it channels of any make in a `select!`.
+//! Notifiers: bells that other threads ring, which bring channels of other crates into a `select!`.
 //!
-//! # Why nothing is lost
-//! A ring is a read-modify-write of one flag, and so is hearing. A ringer that finds the bell rung
-//! does nothing else. That is enough: the reactor, which hears the bell afterwards, has read this
-//! ringer's write. So the reactor sees all that the ringer did before. The first ringer wakes the
-//! reactor by the protocol of `wake/mod.rs`, with the flag in the place of the tail. That is at
-//! most one `write` each time that the bell goes from silent to rung, and none while the loop is
-//! awake.
+//! # Why no ring is lost
+//! A ring is a read-modify-write of one flag, and so is the hearing. If the bell is rung already, a
+//! ringer does no more than that. The reactor hears the bell later and reads this ringer's write,
+//! so it sees all earlier operations of the ringer. The first ringer wakes the reactor by the
+//! protocol of `wake/mod.rs`, with the flag in place of the tail. That is at most one `write` for
+//! each change of the bell from silent to rung, and none while the loop is awake.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -115,7 +114,7 @@ impl_debug!([] Notifier, |it| rung: it.bell.is_rung());
 /// example.
 #[derive(Clone, Debug)]
 pub struct NotifyingSender<S> {
-    // In this order: the receiver hears of the last sender's drop when it has happened.
+    // The sender is dropped before the ring, so that the receiver then finds the drop.
     sender: S,
     notifier: Ringer,
 }
@@ -143,7 +142,7 @@ impl<S> NotifyingSender<S> {
     /// has an example.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
-        // Rings also when `f` panics: a message may have been sent before.
+        // The guard also rings if `f` panics, which may have sent a message before.
         let _rings = Rings(&self.notifier.0);
         f(&self.sender)
     }
@@ -184,7 +183,7 @@ impl Notified {
     /// A new source counts as rung, so that the loop finds messages that were sent before. So a
     /// [`wait`](Handle::wait) or an embedded turn reports the source once, even without a message.
     pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> FnSource<F> {
-        // Something may have been sent before, or without a ring.
+        // A message may have been sent before, or without a ring.
         if !self.slot.is_inert() {
             self.bell.ring();
         }
@@ -239,7 +238,7 @@ impl Source for Notified {
 pub struct FnSource<F: Receives> {
     notified: Notified,
     try_recv: F,
-    /// The closure gave an item last time, so there may be more.
+    /// True if the closure gave an item last time, so that more may follow.
     more: Cell<bool>,
     /// The item of a chosen case.
     held: RefCell<Option<F::Item>>,
@@ -270,9 +269,9 @@ impl<T, F: Fn() -> Option<T>> Receives for F {
 
 impl<F: Receives> FnSource<F> {
     fn receive(&self) -> Option<F::Item> {
-        // Heard first: a send that comes after the call rings again.
+        // The bell is heard before the call, so a later send rings again.
         self.notified.hear();
-        // A call that panics leaves the message there, also for a wait.
+        // After a panic the source stays ready, also for a wait.
         self.more.set(true);
         self.notified.slot.make_ready();
         let item = self.try_recv.receive();
@@ -316,14 +315,14 @@ impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
 }
 
 impl<F: Receives> End for FnSource<F> {
-    /// A set that chooses the source finds out that there is nothing, and chooses another case.
+    /// Receives the item of a chosen case. Without an item the set chooses another case.
     fn hold(&self) -> bool {
         if self.held.borrow().is_some() {
             return true;
         }
         let item = self.receive();
         let holds = item.is_some();
-        // The place was empty, unless the closure has used this very source.
+        // `held` was empty, unless the closure has used this same source.
         drop(self.held.replace(item));
         holds
     }

@@ -1,10 +1,10 @@
-//! Kernel timers: for the clocks that the reactor's queue is not on.
+//! Kernel timers, for clocks other than that of the reactor's queue.
 //!
 //! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset.
 //! An [`OsTimer`] is an fd of its own, and each of its calls is a syscall. In return it has a clock
-//! of its own. The slot has the events that were found, and the handle has the armed deadline. A
-//! timer that is not armed gets no event. Arming takes away an expiry that the kernel has not
-//! delivered, and stopping takes away an expiry that the kernel has delivered.
+//! of its own. The slot has the found events, and the handle has the armed deadline. A timer that
+//! is not armed gets no event. Arming takes away an expiry that the kernel has not delivered, and
+//! stopping takes away an expiry that the kernel has delivered.
 
 mod simulated;
 
@@ -59,12 +59,12 @@ mod sealed {
         type Item;
         const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;
-        /// The time of this clock in virtual time.
+        /// Returns the time of this clock in virtual time.
         fn virtual_now(clock: &VirtualClock) -> Self::Time;
         fn after(now: Self::Time, d: Duration) -> Self::Time;
-        /// ns from the clock's origin.
+        /// Returns the ns since the clock's origin.
         fn nanos(t: Self::Time) -> u64;
-        /// The item of a deadline that has come, or of a clock that was set.
+        /// Returns the item of a deadline that has come, or of a clock that was set.
         fn item(scheduled: Result<Self::Time, ClockSet>) -> Option<Self::Item>;
     }
 }

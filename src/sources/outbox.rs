@@ -81,13 +81,13 @@ use crate::wake::Bell;
 /// ```
 #[must_use = "dropping the outbox drops its sender"]
 pub struct Outbox<T> {
-    // In this order: nobody rings for a slot that is free.
+    // The request is dropped before the slot, so that no ring reaches a free slot.
     request: Asking,
     sender: Sender<T>,
     slot: Slot,
 }
 
-/// The request for room, from the first send on that has found the channel full.
+/// The request for room. The first send that finds the channel full makes it.
 struct Asking(OnceCell<Arc<RoomRequest>>);
 
 impl Drop for Asking {
@@ -132,7 +132,7 @@ impl<T> Outbox<T> {
             return;
         }
         if let Some(request) = self.request.0.get() {
-            // Room that was found and not told is gone again.
+            // Room that was found and not reported is gone again.
             if request.open() || self.slot.is_ready() {
                 self.slot.ask_again();
             }
@@ -303,9 +303,9 @@ impl<T> Drop for Sending<'_, T> {
 /// The request of a send case at its channel, and the permit that answers it.
 #[derive(Debug, Default)]
 pub(crate) struct Offer {
-    /// The request left at the channel for the sleep that goes on.
+    /// The request that is at the channel during the present sleep.
     waiting: Cell<Waiting>,
-    /// The receiver has chosen the case, which has a permit now.
+    /// True if the receiver has chosen the case, which then has a permit.
     chosen: Cell<bool>,
 }
 
@@ -331,7 +331,7 @@ impl Offer {
     }
 
     pub(crate) fn after_sleep<T>(&self, outbox: &Outbox<T>) {
-        // A panic in between, or a second call, finds nothing to be withdrawn twice.
+        // After a panic, or in a second call, there is no permit to be given back twice.
         if self.chosen.get() {
             return;
         }
@@ -342,7 +342,7 @@ impl Offer {
         }
     }
 
-    /// Gives back the permit of a case that was chosen by the receiver, and not taken.
+    /// Gives back the permit of a case that the receiver has chosen and the select has not taken.
     #[inline]
     pub(crate) fn give_up<T>(&self, outbox: &Outbox<T>) {
         if self.chosen.replace(false) {
@@ -351,7 +351,7 @@ impl Offer {
         }
     }
 
-    /// The facts about a send case with this offer.
+    /// Returns the facts about a send case with this offer.
     #[inline]
     pub(crate) fn internals<'a, T>(&'a self, outbox: &'a Outbox<T>) -> Internals<'a> {
         Internals::of(&outbox.slot).without_look().unlisted_if(true).with_end(self)
@@ -370,9 +370,10 @@ mod tests {
     use crate::reactor::{Events, Reactor};
     use crate::sys::{Interest, Mode, PollEvents, Poller};
 
-    /// The outbox cannot enter its bell, so nobody rings: the loop looks again in a moment.
+    /// If the list is locked, the outbox cannot add its bell. Then the loop looks again in a
+    /// moment.
     #[test]
-    fn a_list_in_use_loses_no_room() {
+    fn a_locked_list_loses_no_room() {
         for is_embedded in [false, cfg!(not(flat))] {
             let reactor = Reactor::new().unwrap();
             let embedded = is_embedded.then(|| reactor.embed().unwrap());

@@ -1,4 +1,4 @@
-//! Registrations: they make a value a source of a reactor.
+//! Registrations, which make a value a source of a reactor.
 
 use std::error::Error;
 use std::fmt;
@@ -84,7 +84,7 @@ pub trait IntoSource: Sized {
 /// # std::io::Result::Ok(())
 /// ```
 pub struct RegisterError<S> {
-    // Never locked: with it the error is `Sync`, and lends nothing.
+    // The lock only makes the error `Sync`. No code takes it.
     source: Mutex<S>,
     error: io::Error,
 }
@@ -138,7 +138,7 @@ impl Handle {
         source.register(self, Some(key.into().get()))
     }
 
-    /// A slot for `source`, which is about to be registered. Fails if the reactor has been dropped.
+    /// Makes a slot for `source`, which is about to be registered. Fails if the reactor is gone.
     #[track_caller]
     pub(super) fn slot_for<S>(
         &self,

@@ -121,7 +121,7 @@ impl Raised {
 
     /// Takes the lowest signal, and rings the bell for the others.
     fn take(&self) -> Option<i32> {
-        // Hears the bell first: a signal that is raised after the look rings again.
+        // The bell is heard before the look, so a later signal rings again.
         self.bell.hear();
         let pending = self.pending.load(Ordering::Acquire);
         let lowest = pending & pending.wrapping_neg();
@@ -235,11 +235,11 @@ impl Signals {
         if self.slot.is_told_once() {
             signals.lower();
         }
-        // One that comes now raises the fd once more.
+        // A signal that comes now raises the fd again.
         if !signals.is_pending() {
             self.slot.forget_readiness(crate::sys::Readiness::ALL);
-            // Nobody can be told. The driver's next wait says what is wrong with it. Until then the
-            // source is looked at again.
+            // This call returns no error. The driver's next wait reports the fault. Until then the
+            // loop looks at the source again.
             if self.slot.expect_fd(signals.as_fd()).is_err() {
                 self.slot.found_by_driver();
             }

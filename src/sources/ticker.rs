@@ -1,8 +1,7 @@
-//! Tickers: timers that come again.
+//! Tickers: timers that fire periodically.
 //!
 //! Between two ticks the ticker is armed for the next one. An expired ticker is armed again when
-//! its tick is taken. So at most one tick is pending, and a ticker that nobody looks at costs no
-//! wake-ups.
+//! its tick is taken. So at most one tick is pending, and an unused ticker costs no wake-ups.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -396,17 +395,17 @@ mod tests {
         assert_eq!(skip(100, 10, 109), (0, 110));
         assert_eq!(skip(100, 10, 110), (1, 120));
         assert_eq!(skip(100, 10, 135), (3, 140));
-        // Taken before it was due (a clock read earlier in the turn): nothing is missed.
+        // A tick that is taken with an earlier reading of the clock has missed no point.
         assert_eq!(skip(100, 10, 95), (0, 110));
         assert_eq!(skip(u64::MAX - 5, 10, u64::MAX - 1), (0, u64::MAX));
         assert_eq!(skip(0, 1, u64::MAX), (u64::MAX, u64::MAX));
     }
 
     #[test]
-    fn a_burst_catches_up_and_a_delay_begins_anew() {
+    fn burst_catches_up_and_delay_restarts() {
         assert_eq!(MissedTickBehavior::Burst.next(100, 100, 350), (0, 200));
         assert_eq!(MissedTickBehavior::Delay.next(100, 100, 350), (2, 450));
-        // On time, as tokio sees it: the grid is kept.
+        // A tick within 5 ms keeps the grid, as in tokio.
         let ms = 1_000_000;
         assert_eq!(MissedTickBehavior::Delay.next(100 * ms, 100 * ms, 105 * ms), (0, 200 * ms));
         assert_eq!(MissedTickBehavior::Delay.next(100 * ms, 100 * ms, 106 * ms), (0, 206 * ms));

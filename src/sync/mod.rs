@@ -1,5 +1,5 @@
-//! Atomics, cells and locks for the code that several threads share: the standard library's, or
-//! loom's when its models run (`RUSTFLAGS="--cfg loom" cargo test --release --lib`).
+//! Atomics, cells and locks for code that several threads share. They are those of the standard
+//! library, or those of loom in its models (`RUSTFLAGS="--cfg loom" cargo test --release --lib`).
 //!
 //! | file | |
 //! |---|---|
@@ -23,7 +23,7 @@ pub(crate) use self::real::*;
 
 use std::sync::{LockResult, PoisonError, TryLockError};
 
-/// A lock that ignores poisoning: no code panics half way through a change under it.
+/// A lock that ignores poisoning, because no code panics during a change under the lock.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(Inner<T>);
 
@@ -41,7 +41,7 @@ impl<T> Mutex<T> {
         unpoisoned(self.0.into_inner())
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if it is free.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
@@ -61,7 +61,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// The guard of a lock, or its value, also if a thread has panicked under the lock.
+/// Returns the guard of a lock, or its value, also after a panic under the lock.
 #[inline]
 pub(crate) fn unpoisoned<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
@@ -80,7 +80,7 @@ mod real {
 
     pub(crate) use std::sync::atomic::fence;
 
-    /// The sender's fence between a stamp and the look at the receiver's request.
+    /// The sender's fence between its stamp and its read of the receiver's request.
     ///
     /// The receiver's [`settle_fence`] is the other side. AArch64 orders the two by itself, because
     /// both are `SeqCst` there ([`STAMP`]); x86 would need a locked instruction.
@@ -89,7 +89,7 @@ mod real {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
 
-    /// The order of a claim before what follows it: a `SeqCst` read-modify-write has it.
+    /// Orders a claim before the operations after it. A `SeqCst` read-modify-write has this order.
     #[inline(always)]
     pub(crate) fn claim_fence() {}
 
@@ -99,8 +99,9 @@ mod real {
 
     /// The receiver's fence between its request and a second look at a message that is coming.
     ///
-    /// After it a message is visible, or its sender sees the request. Returns false if that is not
-    /// sure, because there is no membarrier: then look again in a moment. One syscall, about 3 µs.
+    /// After the fence a message is visible, or its sender sees the request. Returns false without
+    /// membarrier, which cannot ensure this. Then look again in a moment. The fence costs one
+    /// syscall of about 3 µs.
     #[cold]
     pub(crate) fn settle_fence() -> bool {
         if cfg!(target_arch = "aarch64") {
@@ -110,7 +111,7 @@ mod real {
         crate::sys::fence::is_asymmetric() && heavy_fence()
     }
 
-    /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory
+    /// `std::cell::UnsafeCell` with loom's interface. A cell may be made as zeroed memory
     /// (`channel/tail.rs`).
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -134,13 +135,13 @@ mod model {
 
     pub(super) use loom::sync::Mutex as Inner;
 
-    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes such operations
-    /// for weaker ones, but knows fences. So a fence stands between a `SeqCst` write and the
-    /// thread's next `SeqCst` read. There is none beside a weaker operation.
+    /// An atomic of loom whose `SeqCst` operations are in one order. loom treats such operations as
+    /// weaker ones, but supports fences. So this type puts a fence between a `SeqCst` write and the
+    /// thread's next `SeqCst` read. Weaker operations get no fence.
     ///
-    /// Such a fence orders weaker operations, too, and may so hide a fault. It stands right before
-    /// the read, where it hides a weak read least. With `LOOM_EARLY_FENCES=1` it stands right
-    /// behind the write, where it hides a missing fence between the two least.
+    /// Such a fence also orders weaker operations, and so may hide a fault. Usually the fence is
+    /// right before the read, where it hides few weak reads. With `LOOM_EARLY_FENCES=1` the fence
+    /// is right after the write, where it hides few missing fences between the two.
     #[derive(Debug)]
     #[repr(transparent)]
     pub(crate) struct InOrder<A>(A);
@@ -151,7 +152,7 @@ mod model {
     pub(crate) type AtomicUsize = InOrder<atomic::AtomicUsize>;
 
     loom::thread_local! {
-        /// The last `SeqCst` write has no fence behind it yet.
+        /// True if no fence has followed the last `SeqCst` write.
         static OWES_FENCE: std::cell::Cell<bool> = std::cell::Cell::new(false);
     }
 
@@ -231,7 +232,8 @@ mod model {
     }
 
     impl InOrder<atomic::AtomicU64> {
-        /// As std's: a load, and exchanges until one succeeds or `f` has no new value.
+        /// Loads the value, and tries exchanges until one succeeds or `f` returns `None`, as in
+        /// std.
         #[track_caller]
         pub(crate) fn fetch_update(
             &self,
@@ -250,8 +252,8 @@ mod model {
         }
     }
 
-    /// A thread of a model. The drop of this joins it: declared after what the thread needs, it
-    /// keeps that until the thread has ended.
+    /// A thread of a model, which the drop joins. Declare it after the values that the thread
+    /// needs, so that they live until the thread has ended.
     pub(crate) struct Joined<R>(Option<thread::JoinHandle<R>>);
 
     pub(crate) fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> Joined<R> {
@@ -272,21 +274,21 @@ mod model {
         }
     }
 
-    /// The fences of a model. (`sys/fence.rs` decides them in the build.)
+    /// The kind of fences in a model. (In a build `sys/fence.rs` chooses the kind.)
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Fences {
-        /// Every fence is a full one: no pair of them is in doubt.
+        /// Every fence is a full fence.
         Full,
-        /// The frequent sides are compiler fences, and membarrier works.
+        /// The frequent sides have compiler fences, and membarrier works.
         Asymmetric,
-        /// There is no membarrier.
+        /// The kernel has no membarrier.
         Symmetric,
-        /// membarrier has worked, and is refused now.
+        /// The kernel refuses membarrier, which has worked before.
         Refused,
     }
 
     thread_local! {
-        /// All threads of a model share one thread.
+        /// The kind of fences. All threads of a model run on one system thread.
         static FENCES: std::cell::Cell<Fences> = const { std::cell::Cell::new(Fences::Full) };
     }
 
@@ -343,8 +345,8 @@ mod model {
 
     /// membarrier as a fence on every thread, which takes effect at the thread's compiler fence.
     ///
-    /// A light side sees what came before each heavy one, or that one sees what came before the
-    /// light side. Two light sides order nothing, as two compiler fences do not.
+    /// The light side sees all operations before the heavy side, or the other way round. Two light
+    /// sides order nothing, like two compiler fences.
     mod membarrier {
         use loom::sync::atomic::{AtomicUsize, Ordering};
 
@@ -364,8 +366,8 @@ mod model {
         }
     }
 
-    /// Memory that other threads find by a pointer, which loom knows nothing of. A model fails
-    /// where a thread uses it without having synchronized with its maker, or frees it too early.
+    /// Memory that other threads find by a pointer, which loom does not track. A model fails if a
+    /// thread uses the memory without synchronizing with its maker, or frees it too early.
     pub(crate) struct Born(UnsafeCell<()>);
 
     impl Born {
@@ -383,8 +385,8 @@ mod model {
     }
 }
 
-/// Keeps what different threads write on different cache lines. 128 bytes: x86 fetches lines in
-/// pairs.
+/// A value on cache lines of its own, because different threads write its neighbours. The alignment
+/// is 128 bytes, because x86 fetches lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);

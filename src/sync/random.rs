@@ -1,8 +1,8 @@
-//! The one random generator of the crate: fair and reproducible, and no secret.
+//! The random generator of the crate, which is fair and reproducible, but not secret.
 
 use std::cell::Cell;
 
-/// splitmix64, after Vigna. Any seed will do, also zero and seeds that are close.
+/// The generator splitmix64 by Vigna. Any seed is good, also zero and similar seeds.
 #[derive(Debug, Default)]
 pub(crate) struct Random(Cell<u64>);
 
@@ -11,12 +11,12 @@ impl Random {
         Random(Cell::new(seed))
     }
 
-    /// Starts anew.
+    /// Restarts the generator with a seed.
     pub(crate) fn seed(&self, seed: u64) {
         self.0.set(seed);
     }
 
-    /// The next number, uniform among all.
+    /// Returns the next number, uniform among all.
     pub(crate) fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);
@@ -25,7 +25,7 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    /// The next number, uniform among `0..n`.
+    /// Returns the next number, uniform in `0..n`.
     pub(crate) fn below(&self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }

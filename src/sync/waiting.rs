@@ -1,4 +1,4 @@
-//! Waits of some microseconds, awake. In the models no thread waits like that.
+//! Busy waits of some microseconds. Threads of the models never wait like this.
 
 #[cfg(all(loom, test))]
 pub(crate) use self::model::*;
@@ -19,8 +19,8 @@ mod real {
     /// Looks between two readings of the clock.
     const LOOKS: u32 = 8;
 
-    /// Looks up to `rounds` times if it `is_over`, some 40 ns each. Looks once where the other
-    /// thread needs our core.
+    /// Calls `is_over` up to `rounds` times, some 40 ns apart, until it returns true. On one core
+    /// it calls only once, because the other thread needs the core.
     pub(crate) fn wait_briefly(rounds: u32, mut is_over: impl FnMut() -> bool) -> bool {
         let rounds = if several_cores() { rounds } else { 0 };
         for _ in 0..rounds {
@@ -59,14 +59,13 @@ mod real {
         (0..hints).for_each(|_| std::hint::spin_loop());
     }
 
-    /// A moment before looking again, when there is something better to do than to wait on: short,
-    /// and never the rest of a time slice.
+    /// Pauses for a moment before the next look. The pause is short, and never gives the core away.
     #[inline]
     pub(crate) fn spin() {
         std::hint::spin_loop();
     }
 
-    /// Lets another thread run that is about to make what we wait for true.
+    /// Lets another thread run, whose step this thread waits for.
     pub(crate) fn yield_to_others() {
         thread::yield_now();
     }
@@ -76,12 +75,12 @@ mod real {
         thread::sleep(nap);
     }
 
-    /// Waiting awake, for what another thread is just about to do: a little longer each time, and
-    /// then by leaving the core to it. There are no such waits where one core must do for both.
+    /// A busy wait for a step of another thread. Each pause is longer, and later pauses give the
+    /// core away. On one core there are no such waits.
     pub(crate) struct Backoff(u32);
 
     impl Backoff {
-        /// Doubling waits, some 60 instructions in all; then rests.
+        /// The number of doubling pauses, some 60 instructions in all. Then the thread yields.
         const SPINS: u32 = 6;
         const RESTS: u32 = 10;
 
@@ -108,8 +107,8 @@ mod real {
         }
     }
 
-    /// Returns true if the first thread to ask could use several cores. No thread waits for that
-    /// one.
+    /// Returns true if the first thread that called this could use several cores. No thread waits
+    /// for the first one.
     fn several_cores() -> bool {
         const ONE: u8 = 1;
         const SEVERAL: u8 = 2;
@@ -118,7 +117,7 @@ mod real {
             0 => {
                 let several = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
                 let cores = if several { SEVERAL } else { ONE };
-                // Of several threads the first one decides.
+                // The first of several threads decides.
                 let decided =
                     CORES.compare_exchange(0, cores, Ordering::Relaxed, Ordering::Relaxed);
                 decided.err().unwrap_or(cores) == SEVERAL
@@ -150,7 +149,7 @@ mod model {
         thread::yield_now();
     }
 
-    /// The models are about sleeping.
+    /// A wait without pauses, because the models test sleeps.
     pub(crate) struct Backoff;
 
     impl Backoff {

@@ -16,7 +16,7 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(flags(fd)? & libc::O_NONBLOCK != 0)
 }
 
-/// Sets or clears the flag. Two syscalls, one if it is so already.
+/// Sets or clears the flag. Two syscalls, or one if the flag is so already.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let before = flags(fd)?;
     let flags = if on { before | libc::O_NONBLOCK } else { before & !libc::O_NONBLOCK };
@@ -55,7 +55,7 @@ fn has_no_read(fd: BorrowedFd<'_>) -> bool {
 
 /// Returns true for an epoll instance, a process and an io_uring on Linux.
 fn has_telling_name(fd: BorrowedFd<'_>) -> bool {
-    // The kernel gives these no type of their own, but a name.
+    // These files have no type of their own, but a name.
     let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) else {
         return false;
     };

@@ -1,23 +1,23 @@
-//! Files that are closed before their poller could be told.
+//! Files that are closed before they could be taken out of their poller.
 //!
-//! epoll knows a file by its number and the open file. When a clone keeps the file open, the close
-//! of the number does not take the file out. Afterwards no call can take it out, because that needs
-//! the number. So the file is kept open, under its number if possible, until the poller can be
-//! told.
+//! epoll knows a file by its number and the open file. If a clone keeps the file open, closing the
+//! number does not take the file out of the poller. Afterwards no call can take the file out,
+//! because the call needs the number. So the file stays open, under its number if possible, until
+//! the call can be made.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::call;
 
-/// A file that is still in the poller of a driver that waits at this moment.
+/// A closed file that is still in the poller of a driver, which is waiting.
 #[derive(Debug)]
 pub(crate) struct Leaving {
-    /// A clone, which has the number itself once it is [parked](Self::park). `None` when the
-    /// process had no fds left.
+    /// A clone of the file, under the same number once it is [parked](Self::park). `None` if the
+    /// process had no free fd.
     file: Option<OwnedFd>,
     number: RawFd,
-    /// The id of its registration.
+    /// The id of the file's registration.
     pub(crate) id: u64,
 }
 
@@ -45,15 +45,15 @@ impl Leaving {
         self.park();
         match &self.file {
             Some(file) if file.as_raw_fd() == self.number => f(file.as_fd()),
-            // SAFETY: the number is not -1. It is in use, most likely by the file itself: by
-            // whoever lent it to the source. If it was closed meanwhile, or is another file's, the
-            // kernel finds nothing to take out: nothing can be registered while the driver waits.
+            // SAFETY: the number is not -1. It is in use, most likely by the file's owner, who
+            // lent it to the source. If it was closed meanwhile, or is another file's, the kernel
+            // finds no registration: no file can be registered while the driver waits.
             _ => f(unsafe { BorrowedFd::borrow_raw(self.number) }),
         }
     }
 }
 
-/// A clone with the first free number from `least`.
+/// Makes a clone of the fd with the first free number from `least` on.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the fd is open, and the call takes no pointer.
     let fd =
@@ -68,15 +68,15 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_number_is_kept_for_its_file_or_lent() {
+    fn a_closed_fds_number_is_borrowed_if_free() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let number = ours.as_raw_fd();
-        // In use: it is the file's own.
+        // The number is in use by the file.
         let mut leaving = Leaving::new(ours.as_fd(), 1);
         leaving.park();
         leaving.with(|fd| assert_eq!(fd.as_raw_fd(), number));
         assert_ne!(leaving.file.as_ref().unwrap().as_raw_fd(), number);
-        // Free, unless another test was faster.
+        // The number is free, unless another test has taken it.
         drop(ours);
         leaving.park();
         leaving.with(|fd| assert_eq!(fd.as_raw_fd(), number));

@@ -1,11 +1,11 @@
-//! The system's errors where its own text misleads or names no remedy.
+//! Errors of the system whose own text misleads or names no remedy.
 
 use std::error::Error;
 use std::io;
 use std::os::fd::RawFd;
 use std::panic::Location;
 
-/// An error of the system in words of ours. The system's is its source.
+/// An error with a text of this crate. Its source is the system's error.
 #[derive(Debug)]
 struct Explained {
     text: String,
@@ -24,7 +24,7 @@ fn explained(kind: io::ErrorKind, text: String, system: io::Error) -> io::Error 
     io::Error::new(kind, Explained { text, system })
 }
 
-/// Says why the poller refused `fd`. `holder` is the line that registered it before.
+/// Says why the poller refused `fd`. `holder` is the line that has registered `fd` before.
 #[cold]
 pub(crate) fn of_registration(
     error: io::Error,
@@ -61,8 +61,8 @@ pub(crate) fn of_registration(
     }
 }
 
-/// Says why the poller refused another interest in `fd`, and what to do. `holder` is the line that
-/// registered it.
+/// Says why the poller refused another interest in `fd`, and names the remedy. `holder` is the line
+/// that registered `fd`.
 #[cold]
 pub(crate) fn of_change(
     error: io::Error,
@@ -82,12 +82,12 @@ pub(crate) fn of_change(
     }
 }
 
-/// Names a system call that was interrupted again and again, or that something forbids; other
-/// errors stay as they are.
+/// Names a system call that was always interrupted, or that a sandbox forbids. Other errors stay as
+/// they are.
 #[cold]
 pub(crate) fn of_call(error: io::Error, call: &str) -> io::Error {
     match error.raw_os_error() {
-        // Of another kind than an interrupted wait, which is no failure.
+        // The kind differs from that of an interrupted wait, which is no failure.
         Some(libc::EINTR) => {
             let text = format!("{call} was interrupted again and again: nothing was done");
             explained(io::ErrorKind::ResourceBusy, text, error)
@@ -109,20 +109,21 @@ pub(crate) fn cause_of_refusal(error: &io::Error) -> &'static str {
     }
 }
 
-/// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay
+/// Names an object that could not be made, the exhausted limit, and the remedy. Other errors stay
 /// as they are.
 #[cold]
 pub(crate) fn of_creation(error: io::Error, what: &str) -> io::Error {
     with_text("cannot make ", what, error)
 }
 
-/// Says that a kernel timer could not be armed, and what to do; other errors stay as they are.
+/// Says that a kernel timer could not be armed, and names the remedy. Other errors stay as they
+/// are.
 #[cold]
 pub(crate) fn of_arm(error: io::Error) -> io::Error {
     with_text("cannot arm ", "a kernel timer", error)
 }
 
-/// Says why a reactor could not wait, and what to do; other errors stay as they are.
+/// Says why a reactor could not wait, and names the remedy. Other errors stay as they are.
 #[cold]
 pub(crate) fn of_wait(error: io::Error) -> io::Error {
     const CALL: &str = if cfg!(epoll) { "epoll_wait" } else { "kevent" };
@@ -134,13 +135,13 @@ fn with_text(doing: &str, what: &str, error: io::Error) -> io::Error {
     explained(error.kind(), format!("{doing}{what}: {error}: {remedy}"), error)
 }
 
-/// Adds the remedy to an error of a registration, where it has one.
+/// Adds the remedy to an error of a registration, if there is one.
 #[cold]
 pub(crate) fn with_remedy(error: io::Error) -> io::Error {
     with_text("the registration failed", "", error)
 }
 
-/// Returns what to do about an error whose text says only what is wrong.
+/// Returns the remedy for an error whose text names only the fault.
 pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
         Some(libc::EMFILE) => Some(
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_creation_names_the_cause_and_the_remedy() {
+    fn a_failed_creation_names_cause_and_remedy() {
         let causes = [
             (libc::EMFILE, "RLIMIT_NOFILE"),
             (libc::ENFILE, "fs.file-max"),
@@ -183,7 +184,7 @@ mod tests {
             assert_eq!(error.kind(), kind);
             let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
             assert_eq!(source.and_then(io::Error::raw_os_error), Some(errno));
-            // Told once, also if other code adds a remedy afterwards.
+            // The text has the remedy once, also if other code adds it again.
             assert_eq!(of_creation(error, "another thing").to_string(), text);
         }
         let other = of_creation(io::Error::from_raw_os_error(libc::EPERM), "a thing");

@@ -1,4 +1,5 @@
-//! An asymmetric fence: free on the frequent side, one syscall on the side that is about to sleep.
+//! An asymmetric fence, which is free on the frequent side, and costs the side that is about to
+//! sleep one syscall.
 //!
 //! Two threads each write one variable and then read the other's variable. At least one of them
 //! must see the other's write. That takes a full fence between write and read on both sides, and a
@@ -7,10 +8,10 @@
 //! frequent side, [`light`], need only keep the compiler from reordering (Linux 4.14;
 //! `membarrier(2)`, "Expedited").
 //!
-//! Where membarrier is missing or refused both sides use a real fence. The mode is decided once for
+//! If membarrier is missing or refused, both sides use a real fence. The mode is decided once for
 //! the process, before the first `light` of a channel, and never changes ([`init`]). A filter of
-//! syscalls holds for one thread, so two threads that initialise may find different answers: the
-//! first to store its answer decides.
+//! syscalls holds for one thread, so two threads that initialise may find different modes. The
+//! first one that stores its mode decides.
 //!
 //! `POLLMUX_FENCES=symmetric` at build time (cfg `symmetric`) makes both sides real fences
 //! everywhere. That is for tests of the symmetric mode on a kernel that has membarrier.
@@ -23,7 +24,7 @@ const ASYMMETRIC: u8 = 2;
 
 static MODE: Mode = Mode::new();
 
-/// A mode that is decided once.
+/// The mode of the fences, which is decided once.
 struct Mode(AtomicU8);
 
 impl Mode {
@@ -59,21 +60,21 @@ fn find() -> u8 {
 }
 
 /// Decides the mode. Each channel calls this once, before its ends exist. The first call makes
-/// three syscalls. In a process with several threads the second one takes milliseconds, so it must
-/// not be left to the first thread that blocks.
+/// three syscalls. In a process with several threads the second syscall takes milliseconds, so the
+/// call must come before the first thread blocks.
 pub(crate) fn init() {
     MODE.decided(find);
 }
 
-/// Returns true if [`heavy`] makes a mere compiler fence on the other threads' side safe:
-/// membarrier works and is registered. The answer never changes.
+/// Returns true if the other threads' side may use a compiler fence, because membarrier works and
+/// is registered. The answer never changes.
 #[inline]
 pub(crate) fn is_asymmetric() -> bool {
     MODE.decided(find) == ASYMMETRIC
 }
 
-/// The frequent side: a load and a predicted branch, and no fence instruction in the asymmetric
-/// mode.
+/// Makes the fence of the frequent side. In the asymmetric mode this is a load and a predicted
+/// branch, without a fence instruction.
 #[inline(always)]
 pub(crate) fn light() {
     if MODE.get() == ASYMMETRIC {
@@ -83,7 +84,8 @@ pub(crate) fn light() {
     }
 }
 
-/// The rare side: about 3 µs and one syscall in the asymmetric mode, a full fence otherwise.
+/// Makes the fence of the rare side: one syscall of about 3 µs in the asymmetric mode, otherwise a
+/// full fence.
 ///
 /// Returns false if the kernel refused, for instance because a filter came after [`init`]. Then a
 /// [`light`] side may have missed the caller's write, and the caller must look again after a while.
@@ -93,7 +95,7 @@ pub(crate) fn heavy() -> bool {
 }
 
 mod membarrier {
-    /// `MEMBARRIER_CMD_*`, linux/membarrier.h.
+    /// The commands `MEMBARRIER_CMD_*` of linux/membarrier.h.
     const QUERY: libc::c_int = 0;
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
@@ -131,7 +133,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn the_first_to_decide_the_mode_decides() {
+    fn the_first_decision_fixes_the_mode() {
         for (first, last) in [(ASYMMETRIC, SYMMETRIC), (SYMMETRIC, ASYMMETRIC)] {
             let mode = Mode::new();
             // The other thread decides while this one still asks the kernel.
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_with_symmetric_fences_has_them() {
+    fn a_symmetric_build_has_symmetric_fences() {
         init();
         assert_eq!(is_asymmetric(), MODE.get() == ASYMMETRIC);
         assert!(!(cfg!(symmetric) && is_asymmetric()));
@@ -155,13 +157,13 @@ mod tests {
     /// A filter of syscalls may come after the fences were set up. It holds for one thread.
     #[cfg(all(linux, not(symmetric)))]
     #[test]
-    fn a_refused_heavy_fence_says_so() {
+    fn a_refused_heavy_fence_returns_false() {
         init();
         let refusing = || {
             refuse_membarrier()
                 .inspect_err(|error| eprintln!("skipped: no seccomp here: {error}"))
                 .ok()?;
-            // Here a new decision would be another one, but the old one stays.
+            // A new decision would find another mode, but the old mode stays.
             Some((find(), is_asymmetric(), heavy()))
         };
         let before = is_asymmetric();
@@ -194,12 +196,12 @@ mod tests {
         Ok(())
     }
 
-    /// The litmus test of the module's text, many times over. The two sides are made to meet in the
-    /// middle. Without either fence this fails within a second on x86.
+    /// Repeats the litmus test of the module's docs, with both sides at the same time. Without one
+    /// of the fences this test fails within a second on x86.
     #[test]
-    fn one_of_the_two_sides_always_sees_the_other() {
+    fn at_least_one_side_sees_the_other() {
         init();
-        // All of them take half a second without the syscall, and too long with it.
+        // All rounds take half a second without the syscall, and too long with it.
         let (rounds, least) = (500_000, 20_000);
         let end = Instant::now() + Duration::from_secs(1);
         const OVER: usize = usize::MAX;
@@ -217,7 +219,7 @@ mod tests {
                             there if there == round => break,
                             _ => spins = spins.wrapping_add(1),
                         }
-                        // On one core the other side gets its turn only so.
+                        // On one core only a yield lets the other side run.
                         if spins % 1_000 == 0 {
                             std::thread::yield_now();
                         } else {
@@ -247,7 +249,7 @@ mod tests {
             go.store(OVER, Ordering::Release);
             missed
         });
-        assert_eq!(both_missed, None, "in this round neither saw the other");
-        assert_eq!(refused, 0, "the kernel promised and refused");
+        assert_eq!(both_missed, None, "neither side saw the other in this round");
+        assert_eq!(refused, 0, "the kernel has refused a supported membarrier");
     }
 }

@@ -1,12 +1,13 @@
-//! Forks without exec: a test if an object was made in another process.
+//! Forks without exec, and a test if an object was made in another process.
 //!
 //! A forked child has a copy of the memory and shares the open files. An epoll set, a timerfd and
-//! an eventfd are then one object for both processes: what the child changes, the parent sees. A
-//! kqueue is not inherited at all: its number is free in the child, and may be another file's.
+//! an eventfd are then one object for both processes, and the parent sees changes of the child. A
+//! child does not inherit a kqueue: its number is free in the child, and another file may get it.
 //!
 //! A handler of `pthread_atfork` adds one to a counter in each child. A [`Birth`] is the count at
 //! which an object was made, so a comparison tells whether the object is this process's own. A
-//! child made by a raw system call (`clone`, `SYS_fork`) runs no such handler and is not seen.
+//! child made by a raw system call (`clone`, `SYS_fork`) runs no such handler, so it is not
+//! counted.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -18,31 +19,31 @@ use super::has_fd;
 
 /// The number of forks between this process and the one that started the program.
 static FORKS: AtomicU32 = AtomicU32::new(0);
-/// Called in each child, on the thread that forked, before `fork` returns there.
+/// The hook that each child calls on its only thread, before `fork` returns.
 static HOOK: OnceLock<fn()> = OnceLock::new();
 
-/// The process that something was made in.
+/// The process in which an object was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Birth(u32);
 
 impl Birth {
-    /// At home in every process: for what is memory only.
+    /// Every process, for objects that are only memory.
     pub(crate) const ANYWHERE: Birth = Birth(u32::MAX);
 
-    /// This process. Counts forks from the first call on.
+    /// Returns this process. Counts forks from the first call on.
     pub(crate) fn here() -> Birth {
-        let _ = start_counting(); // without memory for that, forks are not seen
+        let _ = start_counting(); // without memory for a handler forks are not counted
         Birth(count())
     }
 
-    /// Returns true in the process that this was made in.
+    /// Returns true in the process in which the object was made.
     #[inline]
     pub(crate) fn is_here(self) -> bool {
         self.0 == count() || self == Birth::ANYWHERE
     }
 }
 
-/// Has `hook` called in each forked child, on its only thread. It must neither lock nor allocate.
+/// Calls `hook` in each forked child, on its only thread. The hook must neither lock nor allocate.
 pub(crate) fn on_fork(hook: fn()) {
     let _ = HOOK.set(hook);
 }
@@ -52,13 +53,13 @@ pub(crate) fn is_child() -> bool {
     count() > 0
 }
 
-/// Counts forks from the first call on. Fails for want of memory only.
+/// Counts forks from the first call on. Fails only if memory is short.
 pub(crate) fn start_counting() -> io::Result<()> {
     static COUNTED: AtomicBool = AtomicBool::new(false);
     if COUNTED.load(Ordering::Acquire) {
         return Ok(());
     }
-    // Two threads may both get here: then each fork counts twice, which is as good.
+    // Two threads may both come here. Then each fork counts twice, which does no harm.
     // SAFETY: `child` is a function of the right type that lives as long as the program. It locks
     // nothing and allocates nothing, as a child of a process with threads must not.
     let failed = unsafe { libc::pthread_atfork(None, None, Some(child)) };
@@ -69,7 +70,7 @@ pub(crate) fn start_counting() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns how many forks were counted on the way to this process. A signal handler may call it.
+/// Returns the number of counted forks before this process. A signal handler may call this.
 #[inline]
 pub(crate) fn count() -> u32 {
     FORKS.load(Ordering::Relaxed)
@@ -82,7 +83,7 @@ extern "C" fn child() {
     }
 }
 
-/// The error of a kernel object that a forked child cannot use.
+/// Returns the error of a kernel object that a forked child cannot use.
 #[cold]
 #[cfg_attr(not(kqueue), allow(dead_code))]
 pub(crate) fn inherited() -> io::Error {
@@ -91,8 +92,8 @@ pub(crate) fn inherited() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, text)
 }
 
-/// The fd of a poller. A forked child closes its copy, which on epoll leaves the parent's alone; a
-/// kqueue has no copy there, and its number is left alone.
+/// The fd of a poller. On epoll a forked child closes its copy, which does not affect the parent.
+/// On kqueue the child has no copy, and does not close the number.
 #[derive(Debug)]
 pub(crate) struct PollerFd {
     fd: ManuallyDrop<OwnedFd>,
@@ -104,7 +105,7 @@ impl PollerFd {
         PollerFd { fd: ManuallyDrop::new(fd), birth: Birth::here() }
     }
 
-    /// Returns true in the process that this was made in.
+    /// Returns true in the process in which the poller was made.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
         self.birth.is_here()
@@ -114,7 +115,7 @@ impl PollerFd {
 impl Drop for PollerFd {
     fn drop(&mut self) {
         if cfg!(epoll) || self.birth.is_here() {
-            // SAFETY: nobody uses the fd after this drop.
+            // SAFETY: the fd is not used after this drop.
             unsafe { ManuallyDrop::drop(&mut self.fd) };
         }
     }

@@ -1,11 +1,12 @@
-//! The contents of kevents, system by system: plain functions without a
-//! syscall, so that the tables of all systems are tested on each.
+//! The contents of kevents for each system. These are plain functions without a syscall, so that
+//! each system tests the tables of all systems.
 
 use std::time::Duration;
 
 use super::{Interest, Mode, Readiness};
 
-/// Flags of a kevent; the same numbers everywhere (`kqueue/abi.rs` compares them with libc's).
+/// The flags of a kevent, which are the same on all systems (`kqueue/abi.rs` compares them with
+/// libc).
 pub(super) const EV_ADD: u32 = 0x1;
 pub(super) const EV_DELETE: u32 = 0x2;
 pub(super) const EV_DISABLE: u32 = 0x8;
@@ -16,7 +17,7 @@ pub(super) const EV_DISPATCH: u32 = 0x80;
 pub(super) const EV_ERROR: u32 = 0x4000;
 pub(super) const EV_EOF: u32 = 0x8000;
 
-/// The subject of a kevent. The numbers differ (`kqueue/abi.rs`).
+/// The filter of a kevent. Its number differs between systems (`kqueue/abi.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
     Read,
@@ -26,9 +27,8 @@ pub(super) enum Filter {
     Process,
 }
 
-/// Ten days: neither a timer nor a timeout asks for more at once. Kernels that count ticks in an
-/// `int` would take more for less (24 days at 1,000 Hz). A longer wait ends early, and then waits
-/// for the rest.
+/// The longest timer or timeout, ten days. In a kernel that counts ticks in an `int` a longer time
+/// overflows (24 days at 1,000 Hz). A longer wait ends early, and then waits for the rest.
 pub(super) const LONGEST: Duration = Duration::from_secs(10 * 86_400);
 
 // ---- Timers.
@@ -42,30 +42,30 @@ pub(super) enum System {
     NetBsd,
     OpenBsd,
     DragonFly,
-    /// The library, on Linux.
+    /// A library on Linux.
     Libkqueue,
 }
 
-/// The way in which a system is asked for a one-shot timer.
+/// The properties of a system's one-shot timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Timers {
-    /// Which unit `data` is in, for the kernel.
+    /// The flag for the unit of `data`.
     pub(super) fflags: u32,
-    /// And for us.
+    /// The unit of `data` in ns.
     pub(super) unit_ns: u64,
     /// The flag that makes `data` a time of day, in the same unit.
     pub(super) wall: Option<u32>,
-    /// True if adding the timer again restarts it, and takes away an expiry that nobody saw.
+    /// True if adding the timer again restarts it, and takes a pending expiry away.
     pub(super) restarts: bool,
 }
 
 impl Timers {
-    /// `release`: what `uname` says. Before NetBSD 10 and OpenBSD 7.4 there is nothing but
-    /// milliseconds, and `fflags` are not even looked at.
+    /// Returns the properties for a `release` as `uname` prints it. Before NetBSD 10 and OpenBSD
+    /// 7.4 timers are in milliseconds, and the kernel ignores `fflags`.
     pub(super) fn of(system: System, release: &str) -> Timers {
         let (fflags, unit_ns) = match system {
             System::FreeBsd => (0x8, 1),
-            // NOTE_CRITICAL: else it comes late by up to 1/8 of the time, to come with others.
+            // Without NOTE_CRITICAL the timer may be late by 1/8 of its time, to fire with others.
             System::Apple => (0x4 | 0x20, 1),
             System::Libkqueue => (0x4, 1),
             System::NetBsd if version(release) >= (10, 0) => (0x3, 1),
@@ -81,29 +81,28 @@ impl Timers {
         Timers { fflags, unit_ns, wall, restarts: system != System::DragonFly }
     }
 
-    /// `data` for a timer that fires at `deadline` (ns) or later, rounded up. At least one unit,
-    /// because zero is an error on NetBSD, and at most [`LONGEST`].
+    /// Returns `data` for a timer that fires at `deadline` (ns) or later, rounded up. The least
+    /// value is one unit, because zero is an error on NetBSD. The greatest is [`LONGEST`].
     pub(super) fn data(self, deadline: u64, now: u64) -> i64 {
         let rest = deadline.saturating_sub(now).clamp(1, LONGEST.as_nanos() as u64);
         rest.div_ceil(self.unit_ns) as i64
     }
 
-    /// `data` for a time of day: rounded up, and what an `i64` does not hold is the last that it
-    /// does.
+    /// Returns `data` for a time of day, rounded up. Saturates at the greatest `i64`.
     pub(super) fn wall_data(self, deadline: u64) -> i64 {
         i64::try_from(deadline.div_ceil(self.unit_ns)).unwrap_or(i64::MAX)
     }
 
-    /// The flags of the changes that arm, in their order. None can fail for want of a timer,
-    /// because an error would end the wait that they came with.
+    /// Returns the flags of the changes that arm, in order. Each deletes only a timer that exists,
+    /// because an error would end the wait of the same call.
     pub(super) fn steps(self) -> &'static [u32] {
         const ADD: u32 = EV_ADD | EV_ONESHOT;
         if self.restarts { &[ADD] } else { &[ADD, EV_DELETE, ADD] }
     }
 }
 
-/// Major and minor of a release: `10.1_STABLE` is (10, 1). A release without a number counts as
-/// old.
+/// Returns the major and minor number of a release: `10.1_STABLE` is (10, 1). A release without a
+/// number counts as old.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
@@ -111,8 +110,8 @@ fn version(release: &str) -> (u32, u32) {
 
 // ---- Fds.
 
-/// The flags to add a filter with. A one-shot is disabled after its event rather than deleted, so
-/// that it can still be told from an fd that is gone.
+/// Returns the flags for adding a filter. A one-shot is disabled after its event and not deleted,
+/// so that it differs from a closed fd.
 pub(super) fn flags(mode: Mode) -> u32 {
     match mode {
         Mode::Level => EV_ADD,
@@ -121,18 +120,18 @@ pub(super) fn flags(mode: Mode) -> u32 {
     }
 }
 
-/// The filters that an interest needs, in the order to add them. (libkqueue waits for the filter
-/// that came last, and reports the end of a stream to readers. In the other order a socket with
-/// both interests may miss its end.)
+/// Returns the filters of an interest, in the order of their addition. (libkqueue waits for the
+/// filter that was added last, and reports the end of a stream to readers. In the other order a
+/// socket with both interests may miss its end.)
 pub(super) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     let write = interest.is_writable().then_some(Filter::Write);
     write.into_iter().chain(interest.is_readable().then_some(Filter::Read))
 }
 
-/// Translates the event of an fd: `flags` and `fflags` as they came with it.
+/// Converts the event of an fd, with its `flags` and `fflags`, into a readiness.
 pub(super) fn readiness(filter: Filter, flags: u32, fflags: u32) -> Readiness {
     let (mut found, closed) = match filter {
-        // Nobody will ever read what is written: a read does not block either.
+        // The peer never reads again, so a read does not block either.
         Filter::Write => (Readiness::WRITABLE, Readiness::WRITE_CLOSED | Readiness::READABLE),
         _ => (Readiness::READABLE, Readiness::READ_CLOSED),
     };
@@ -140,8 +139,7 @@ pub(super) fn readiness(filter: Filter, flags: u32, fflags: u32) -> Readiness {
     if on_fd && flags & EV_EOF != 0 {
         found = found | closed;
         if fflags != 0 {
-            // The socket's error: neither a read nor a write would block, and nothing comes after
-            // it.
+            // After an error of the socket neither a read nor a write blocks, and no data follows.
             found = Readiness::ALL.without(Readiness::PRIORITY);
         }
     }
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_becomes_so_many_units() {
+    fn a_deadline_is_counted_in_units() {
         let ns = Timers { fflags: 0, unit_ns: 1, wall: None, restarts: true };
         let ms = Timers { fflags: 0, unit_ns: 1_000_000, wall: None, restarts: true };
         let longest = LONGEST.as_nanos() as u64;
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_is_past_is_the_shortest_there_is() {
+    fn a_past_deadline_gives_the_shortest_timer() {
         for system in SYSTEMS {
             let timers = Timers::of(system, "99.9");
             for deadline in [0, 1, NOW - 1, NOW] {
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rounding_makes_a_timer_early_nor_late_by_more_than_a_unit() {
+    fn rounding_is_never_early_and_under_a_unit() {
         for (system, release) in
             SYSTEMS.into_iter().flat_map(|system| [(system, "1.0"), (system, "99.9")])
         {
@@ -259,15 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn ticks_in_an_int_hold_the_longest_time() {
+    fn the_longest_time_fits_into_an_int() {
         assert!(LONGEST.as_secs() * 1_000 <= i32::MAX as u64);
     }
 
     #[test]
-    fn a_timer_that_does_not_restart_is_deleted_when_it_is_sure_to_be_there() {
+    fn only_an_existing_timer_is_deleted() {
         for system in SYSTEMS {
             let steps = Timers::of(system, "99.9").steps();
-            let mut exists = [false, true]; // whether or not it was armed before
+            let mut exists = [false, true]; // not armed, or armed before
             for (n, &step) in steps.iter().enumerate() {
                 if step & EV_DELETE != 0 {
                     assert!(exists.iter().all(|&exists| exists), "{system:?}: step {n} may fail");
@@ -299,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_day_is_rounded_up_and_does_not_overflow() {
+    fn a_wall_time_is_rounded_up_and_saturates() {
         for (unit_ns, deadline, data) in [
             (1, 0, 0),
             (1, 5, 5),
@@ -314,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_says_what_epoll_would_say() {
+    fn an_event_has_the_readiness_of_epoll() {
         let reset = 104; // some errno
         let (readable, writable) = (Readiness::READABLE, Readiness::WRITABLE);
         let all = Readiness::ALL.without(Readiness::PRIORITY);
@@ -322,11 +320,11 @@ mod tests {
             // filter, flags, fflags
             (Filter::Read, 0, 0, readable),
             (Filter::Read, EV_CLEAR | EV_RECEIPT, 0, readable),
-            // the peer writes no more: EPOLLRDHUP
+            // the peer writes no more, as EPOLLRDHUP says
             (Filter::Read, EV_EOF, 0, readable | Readiness::READ_CLOSED),
             (Filter::Read, EV_EOF, reset, all), // EPOLLERR
             (Filter::Write, 0, 0, writable),
-            // of EPOLLHUP the half that it is sure of
+            // the sure half of EPOLLHUP
             (Filter::Write, EV_EOF, 0, readable | writable | Readiness::WRITE_CLOSED),
             (Filter::Write, EV_EOF, reset, all),
             (Filter::Timer, EV_CLEAR, 0x4, readable), // the unit is no error

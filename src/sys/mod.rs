@@ -22,7 +22,7 @@
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
 //! - A `PollerTimer` and a `Waker` belong to the poller that they are made with. They need no read,
 //!   and a new `arm` or `wake` is a new event.
-//! - A change takes effect at once, also for a wait that is under way in another thread.
+//! - A change takes effect at once, also for a present wait of another thread.
 //!
 //! A child made by `fork` shares its parent's pollers, timers and wakers on epoll. On kqueue it has
 //! none: each call fails with an error that names the fork, and a drop closes nothing. (A
@@ -96,7 +96,7 @@ macro_rules! has_fd {
 }
 use has_fd;
 
-/// Models: tests whose bodies run in every interleaving of their threads.
+/// Makes loom models: tests whose bodies run in every interleaving of their threads.
 #[cfg(all(loom, test))]
 macro_rules! models {
     ($($(#[$doc:meta])* fn $name:ident() $body:block)*) => {$(
@@ -110,12 +110,12 @@ macro_rules! models {
 #[cfg(all(loom, test))]
 pub(crate) use models;
 
-/// Attempts that a signal may interrupt, one after the other, before that is an error. No call but
-/// a wait is interrupted in a kernel, but a filter of syscalls may say so for ever.
+/// The number of interrupted attempts in a row that is an error. A kernel only interrupts waits,
+/// but a filter of syscalls may interrupt every attempt.
 const INTERRUPTIONS: u32 = 16;
 
-/// Calls `f` until no signal interrupts it, [`INTERRUPTIONS`] times more at most. A signal handler
-/// may call this.
+/// Calls `f`, and repeats an interrupted call up to [`INTERRUPTIONS`] times. A signal handler may
+/// call this.
 #[inline]
 fn uninterrupted<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut left = INTERRUPTIONS;
@@ -127,14 +127,14 @@ fn uninterrupted<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Makes the system call of this name until no signal interrupts it. An error that the kernel
+/// Makes the system call of this name, and repeats an interrupted call. An error that the kernel
 /// itself does not have names the call.
 #[inline]
 fn call(name: &str, mut f: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
     uninterrupted(|| check(f())).map_err(|error| errors::of_call(error, name))
 }
 
-/// The result of a libc call that says -1 for an error.
+/// Returns the result of a libc call, or its error if the call returned -1.
 #[inline]
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -31,7 +31,7 @@ pub(crate) use super::backend::TimeoutSlack;
 /// ```
 pub struct Poller {
     pub(super) kernel: backend::Poller,
-    /// Has the fd of this poller, and loses it before the fd is closed.
+    /// The outer poller. It has the fd of this poller, which is removed before the fd is closed.
     #[cfg(feature = "polling")]
     outer: Option<Arc<polling::Poller>>,
 }
@@ -57,7 +57,7 @@ impl Poller {
         })
     }
 
-    /// Returns true in the process that made it; false in a forked child of that.
+    /// Returns true in the process that made the poller, and false in a forked child.
     pub(crate) fn is_here(&self) -> bool {
         self.kernel.is_here()
     }
@@ -160,7 +160,7 @@ impl Poller {
         TimeoutSlack::of(&self.kernel)
     }
 
-    /// Has `outer` wait for this poller from now on, until this one is dropped. One syscall.
+    /// Makes `outer` wait for this poller, until this poller is dropped. One syscall.
     #[cfg(feature = "polling")]
     pub(crate) fn join(
         &mut self,
@@ -169,8 +169,8 @@ impl Poller {
         mode: polling::PollMode,
     ) -> io::Result<()> {
         assert!(self.outer.is_none(), "a poller joins one other");
-        // SAFETY: the fd has to be deleted from `outer` before it is closed. It is closed when this
-        // poller is dropped, and `drop` deletes it before.
+        // SAFETY: the fd must be deleted from `outer` before it is closed. The drop of this poller
+        // deletes the fd, and closes it afterwards.
         unsafe { outer.add_with_mode(&self.kernel.as_fd(), interest, mode) }?;
         self.outer = Some(outer);
         Ok(())
@@ -191,11 +191,11 @@ impl Drop for Poller {
     fn drop(&mut self) {
         let Some(outer) = self.outer.take() else { return };
         if self.is_here() {
-            // This fails only if somebody else has deleted it.
+            // This fails only if other code has deleted the fd.
             let _ = outer.delete(self.kernel.as_fd());
         } else {
-            // A forked child leaves the parent's registration alone, and the outer poller, whose
-            // own drop would take the parent's timer and notifier out.
+            // A forked child changes neither the parent's registration nor the outer poller, whose
+            // drop would remove the parent's timer and notifier.
             std::mem::forget(outer);
         }
     }

@@ -81,8 +81,8 @@ fn by_number(pid: u32, signal: i32) -> io::Result<()> {
 }
 
 /// Returns true if `pid` is a child of this process that has not been waited for. One syscall,
-/// which neither waits nor takes the status. False on a system that cannot say (OpenBSD as libc has
-/// it).
+/// which neither waits nor takes the status. Returns false on a system that cannot tell (OpenBSD
+/// with the declarations of libc).
 pub(crate) fn is_unwaited(pid: u32) -> bool {
     #[cfg(target_os = "openbsd")]
     {
@@ -106,18 +106,18 @@ pub(crate) fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     uninterrupted(|| child.try_wait()).map_err(|error| of_call(error, "waitpid"))
 }
 
-/// Returns true if the error says that a process is no child of this one, or no longer.
+/// Returns true if the error says that a process is not, or no longer, a child of this process.
 pub(crate) fn is_no_child(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECHILD)
 }
 
-/// Returns true if the error says that there is no such process, or no longer.
+/// Returns true if the error says that the process does not exist, or no longer.
 pub(crate) fn is_no_process(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// The error of a process that the system refuses to wait for, where the kernel itself has no such
-/// error: something stands in between.
+/// Returns the error for a process that a sandbox refuses to wait for. The kernel itself does not
+/// have that error.
 #[cold]
 pub(super) fn refused(call: &str, error: &io::Error) -> io::Error {
     let cause = cause_of_refusal(error);

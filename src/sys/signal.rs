@@ -1,28 +1,28 @@
-//! Signals as an fd: a handler that notes the signal and raises a flag, an eventfd or a pipe.
+//! Signals as an fd: a handler notes the signal and raises a flag, which is an eventfd or a pipe.
 //!
-//! Not a signalfd. A signalfd needs the signal blocked in *every* thread, also in those that run
-//! already. Otherwise the default action ends the process. A blocked signal also stays blocked in
-//! the children (`posix_spawn` copies the mask), which then cannot be interrupted. A handler needs
-//! no mask: **no signal is blocked**, and `execve` gives children the default action back.
+//! The fd is no signalfd. A signalfd needs the signal blocked in *every* thread, also in those that
+//! run already. Otherwise the default action ends the process. A blocked signal also stays blocked
+//! in the children (`posix_spawn` copies the mask), which then cannot be interrupted. A handler
+//! needs no mask: **no signal is blocked**, and `execve` gives children the default action back.
 //!
 //! Quirks handled here:
 //! - The handler runs on any thread, at any instruction: it takes no lock, allocates nothing and
 //!   keeps `errno`.
-//! - The handler may stand still at any instruction, on a thread that does not run. No thread waits
-//!   for the handler: see `signal/slots.rs`.
+//! - The handler may stop at any instruction, on a thread that does not run. No thread waits for
+//!   the handler (`signal/slots.rs`).
 //! - The handler runs on the thread's stack for signals, if there is one. Runtimes with small
 //!   stacks demand that. std makes this stack 8 KiB large, and a frame takes more than 3 KiB where
 //!   registers are wide. Signals that come together would overflow the stack, because each handler
 //!   would interrupt the one before. So other signals wait while ours runs (`sa_mask`).
-//! - An older handler is called after ours, and comes back when the last set of the signal goes. A
+//! - Our handler calls an older handler, which comes back when the last set of the signal goes. A
 //!   later handler stays, and may go on calling ours.
-//! - `sigaction` has no compare-and-swap. Each call that sets an action looks at the action that
-//!   the same call replaced, and corrects itself if that was not the expected one.
-//! - The handler may find no set: the last one has just gone, another handler still calls ours, or
-//!   this is a forked child. Then the signal has the action that it had before us.
+//! - `sigaction` has no compare-and-swap. Each call that sets an action checks the action that the
+//!   same call replaced, and corrects itself if that was not the expected one.
+//! - The handler may find no set, because the last set has just gone, because another handler still
+//!   calls ours, or in a forked child. Then the signal takes its former action.
 //! - A forked child has our handler, copies of the sets, and the parent's eventfds. It may also
 //!   have a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
-//!   process that they belong to. In another process they count as nobody's.
+//!   process that they belong to. In another process they do not count.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -62,15 +62,15 @@ mod lock;
 pub(crate) mod names;
 mod slots;
 
-/// The same file on loom's atomics.
+/// The loom models, which include the same file with the atomics of loom.
 #[cfg(all(loom, test))]
 mod models;
 
 type Slot = slots::Slot<Flag>;
 
 impl Raise for Flag {
-    /// A write, and a read at most, which a handler may make. The write cannot fail
-    /// (`sys/epoll/eventfd.rs`, `sys/kqueue/pipe.rs`).
+    /// Raises the flag by a write, and by a read at most, which a handler may make. The write
+    /// cannot fail (`sys/epoll/eventfd.rs`, `sys/kqueue/pipe.rs`).
     fn raise(&self) {
         let _ = Flag::raise(self);
     }
@@ -83,16 +83,17 @@ static TABLE: slots::Table<Flag> = slots::Table {
     taken: [const { AtomicU64::new(0) }; COUNT],
 };
 
-/// The handler was installed and has not been taken away by us.
+/// True for each signal whose handler was installed and not removed by this module.
 static INSTALLED: [AtomicBool; COUNT] = [const { AtomicBool::new(false) }; COUNT];
-/// The action before ours, as [`Old`] has it. For the handler.
+/// The action before ours as an [`Old`], for the handler.
 static OLD: [AtomicPtr<()>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
-/// The same with flags and mask, once there was one. Read, replaced and freed under the lock only.
+/// The action before ours with flags and mask, if there was one. Only the holder of the lock reads,
+/// replaces and frees it.
 static SAVED: [AtomicPtr<Action>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
 
 type Action = libc::sigaction;
 
-/// An action, in one word.
+/// An action in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Old {
     Default,
@@ -133,7 +134,7 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     TABLE.arrive(signal);
     while let Err(births) = TABLE.deliver(signal, process()) {
         if Old::load(signal) != Old::Default {
-            break; // Done here, or below.
+            break; // The action is done here or below.
         }
         let ours = current(signal).is_ok_and(|action| is_ours(&action));
         if TABLE.births() == births {
@@ -143,9 +144,9 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     }
     set_errno(errno);
     if let Old::Handler(handler) = Old::load(signal) {
-        // SAFETY: the address was the `sa_sigaction` of a handler installed by somebody else, of
-        // which the kernel called the same with the same arguments. A handler without SA_SIGINFO
-        // ignores the last two, which the C ABI allows on all supported systems.
+        // SAFETY: the address was the `sa_sigaction` of another handler, which the kernel would
+        // call with the same arguments. A handler without SA_SIGINFO ignores the last two, which
+        // the C ABI allows on all supported systems.
         let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
             unsafe { std::mem::transmute::<*mut (), _>(handler) };
         handler(signal, info, context);
@@ -159,7 +160,7 @@ use libc::__errno_location as errno_place;
 #[cfg(any(apple, target_os = "freebsd"))]
 use libc::__error as errno_place;
 
-/// The calling thread's `errno`, for a signal handler to leave as it was.
+/// Returns the calling thread's `errno`, which a signal handler must restore.
 fn errno() -> libc::c_int {
     // SAFETY: the place is the thread's own and always there.
     unsafe { *errno_place() }
@@ -170,27 +171,27 @@ fn set_errno(errno: libc::c_int) {
     unsafe { *errno_place() = errno };
 }
 
-/// Gives a signal that no set was told of its default action. On a handler's thread, where every
+/// Gives a signal that reached no set its default action. Runs on the handler's thread, where every
 /// signal waits until the handler returns.
 fn act_by_default(signal: i32, ours: bool) {
     if !ours {
-        // The last set went while this handler stood still: the action is there, and the signal was
-        // taken from it. Otherwise another handler has called ours, and deals with the signal.
+        // If the last set went while this handler was stopped, the old action is back, but has
+        // missed the signal. Otherwise another handler has called ours, and handles the signal.
         if !INSTALLED[signal as usize].load(Ordering::Acquire) && called_by_kernel() {
             raise(signal);
         }
     } else if STOPS.contains(&signal) {
         send(libc::SIGSTOP);
     } else if !IGNORED.contains(&signal) {
-        // The process ends as this handler returns: no set can be made that would miss the handler.
+        // The process ends when this handler returns, so no new set can miss the handler.
         let _ = swap_action(signal, Some(&default_action()));
         raise(signal);
     }
 }
 
-/// Signals that stop the process by default.
+/// The signals that stop the process by default.
 const STOPS: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
-/// Signals that do nothing by default.
+/// The signals that do nothing by default.
 #[cfg(linux)]
 const IGNORED: [i32; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
 #[cfg(not(linux))]
@@ -206,7 +207,7 @@ fn called_by_kernel() -> bool {
     some.iter().all(|&signal| is_member(&mask, signal))
 }
 
-/// To this thread: the signal comes when it is not blocked here.
+/// Sends the signal to this thread. The signal comes when it is not blocked here.
 fn raise(signal: i32) {
     // SAFETY: the call takes no pointers.
     unsafe { libc::raise(signal) };
@@ -277,11 +278,12 @@ impl SignalSet {
         let set = SignalSet { slot: TABLE.claim(flag, locked.process) };
         for &signal in signals {
             if set.slot.signals() & bit(signal) == 0 {
-                // The table first: the handler finds the set when it is installed.
+                // The set is in the table before the handler is installed, so that the handler
+                // finds it.
                 TABLE.watch(set.slot, signal);
                 if let Err(error) = install(signal) {
                     drop(locked);
-                    // And the drop of the set takes all of it back.
+                    // The drop of the set undoes all steps.
                     return Err(of_call(error, "sigaction"));
                 }
             }
@@ -295,8 +297,8 @@ impl SignalSet {
         if self.is_inert() { None } else { TABLE.take(self.slot) }
     }
 
-    /// Makes the fd not readable, until the next signal. One syscall. For who does not wait for
-    /// edges.
+    /// Makes the fd not readable, until the next signal. One syscall. A waiter for edges does not
+    /// need this.
     pub(crate) fn lower(&self) {
         if !self.is_inert() {
             self.slot.flag().lower();
@@ -308,7 +310,7 @@ impl SignalSet {
         !self.is_inert() && self.slot.is_pending()
     }
 
-    /// Returns true in a process that was forked from the set's.
+    /// Returns true in a forked child of the set's process.
     fn is_inert(&self) -> bool {
         is_forked_from(self.slot.process())
     }
@@ -319,12 +321,12 @@ fn default_action() -> libc::sigaction {
     unsafe { std::mem::zeroed() }
 }
 
-/// Sets or reads the action of `signal`, and returns the one before: one syscall.
+/// Sets or reads the action of `signal`, and returns the former action. One syscall.
 fn swap_action(signal: i32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let mut before = default_action();
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `new` is null, which changes nothing, or valid for the length of the call, as is
-    // `before`. Its handler is ours, which does what a handler may, or one that was there before.
+    // `before`. Its handler is ours, which does only what a handler may, or a former handler.
     uninterrupted(|| check(unsafe { libc::sigaction(signal, new, &mut before) }))?;
     Ok(before)
 }
@@ -338,34 +340,35 @@ fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == handler as *const () as usize
 }
 
-/// Remembers the action before ours. Returns the one that was remembered. The caller holds the
+/// Saves the action before ours, and returns the action that was saved before. The caller holds the
 /// lock.
 fn save(signal: i32, action: libc::sigaction) -> Option<Box<libc::sigaction>> {
     Old::of(&action).store(signal);
     let before = SAVED[signal as usize].swap(Box::into_raw(Box::new(action)), Ordering::AcqRel);
-    // SAFETY: the pointers there are null or from `Box::into_raw`, and only the holder of the lock
-    // takes one out or reads it.
+    // SAFETY: the saved pointers are null or from `Box::into_raw`, and only the holder of the lock
+    // takes or reads one.
     (!before.is_null()).then(|| unsafe { Box::from_raw(before) })
 }
 
-/// Makes our handler that of `signal`, if it is not, or if no other handler has taken its place.
+/// Installs our handler for `signal`, unless it is installed already, or another handler calls it.
 /// The caller holds the lock.
 ///
-/// `OLD` is set before: no signal misses the handler that was there. A fork at any point leaves the
-/// child with our handler, or without it and without `INSTALLED`: `install` there finds either.
+/// `OLD` is set before, so no signal misses the former handler. A fork at any point leaves the
+/// child with our handler, or with neither our handler nor `INSTALLED`. `install` handles both
+/// states.
 fn install(signal: i32) -> io::Result<()> {
     let installed = &INSTALLED[signal as usize];
     let guess = current(signal)?;
     let has_handler = matches!(Old::of(&guess), Old::Handler(_));
     if is_ours(&guess) || has_handler && installed.load(Ordering::Relaxed) {
-        // Another handler that came after ours calls ours, as ours calls the one before.
+        // A later handler calls ours, like ours calls the former handler.
         installed.store(true, Ordering::Release);
         return Ok(());
     }
     let mut new = default_action();
     new.sa_sigaction = handler as *const () as usize;
-    // A blocked call goes on, where the system can do that. A handler that ours calls has the stack
-    // that it asked for, and the effect on blocked calls.
+    // A blocked call goes on, if the system can restart it. A handler that ours calls has its own
+    // choice of the stack, and of its effect on blocked calls.
     let usual = libc::SA_RESTART | libc::SA_ONSTACK;
     new.sa_flags = libc::SA_SIGINFO | if has_handler { guess.sa_flags & usual } else { usual };
     new.sa_mask = all_but_faults();
@@ -374,13 +377,13 @@ fn install(signal: i32) -> io::Result<()> {
     let replaced = swap_action(signal, Some(&new))?;
     installed.store(true, Ordering::Release);
     if is_ours(&replaced) {
-        // Other code had taken ours away and has just put it back: the replaced action is older.
+        // Other code had removed our handler and has just put it back. The saved action is older.
         before.map(|before| save(signal, *before));
     } else if (replaced.sa_sigaction, replaced.sa_flags) != (guess.sa_sigaction, guess.sa_flags) {
-        // Other code has put a handler there between the two calls: ours has to call that handler.
+        // Other code has installed a handler between the two calls. Our handler must call it.
         save(signal, replaced);
         if TABLE.arrived[signal as usize].load(Ordering::Acquire) != arrived {
-            send(signal); // It has missed a signal.
+            send(signal); // That handler has missed a signal.
         }
     }
     Ok(())
@@ -390,7 +393,7 @@ fn install(signal: i32) -> io::Result<()> {
 /// `sigaction` cannot decide between two actions that are set at the same time. A handler that
 /// other code sets during this call may be missing for a moment.
 fn restore(signal: i32) {
-    // A handler of others that came after ours may call ours: then it stays, with nobody to tell.
+    // A later handler of other code may call ours. Then ours stays, without a set.
     if !current(signal).is_ok_and(|current| is_ours(&current)) {
         return;
     }
@@ -398,7 +401,7 @@ fn restore(signal: i32) {
     let Some(saved) = (unsafe { SAVED[signal as usize].load(Ordering::Acquire).as_ref() }) else {
         return;
     };
-    // `OLD` stays: a handler may be about to read it.
+    // `OLD` stays, because a handler may be about to read it.
     INSTALLED[signal as usize].store(false, Ordering::Release);
     let replaced = swap_action(signal, Some(saved));
     if let Some(replaced) = replaced.ok().filter(|replaced| !is_ours(replaced)) {
@@ -407,7 +410,7 @@ fn restore(signal: i32) {
     }
 }
 
-/// Sends `signal` to this process: to a thread that does not block it.
+/// Sends `signal` to this process. A thread that does not block the signal gets it.
 fn send(signal: i32) {
     // SAFETY: the calls take no pointers.
     unsafe { libc::kill(libc::getpid(), signal) };
@@ -430,8 +433,8 @@ impl Drop for SignalSet {
                 restore(signal);
             }
         }
-        // From now on every signal has the old action or goes to the other sets. A signal that came
-        // before and was not taken is left over.
+        // From now on every signal takes the old action or goes to the other sets. An earlier
+        // signal that was not taken is left over.
         let left = if inert {
             self.slot.abandon();
             0
@@ -441,7 +444,7 @@ impl Drop for SignalSet {
         let mut back = 0;
         for signal in numbers(left) {
             if TABLE.is_taken(signal) {
-                continue; // from another set
+                continue; // another set has taken it
             }
             if TABLE.is_watched(signal, process, None) {
                 TABLE.hand_on(signal, process);
@@ -453,7 +456,7 @@ impl Drop for SignalSet {
             }
         }
         drop(locked);
-        // A handler that was there before has been called already.
+        // A former handler has already handled the signal.
         numbers(back).for_each(send);
     }
 }

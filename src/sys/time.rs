@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::errors::of_call;
 
-/// The clock behind `Instant`.
+/// The clock of `Instant`.
 #[cfg(not(apple))]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 #[cfg(apple)]
@@ -105,7 +105,7 @@ impl Time {
     }
 }
 
-/// A clock that goes on in suspend, where the system has one.
+/// A clock that goes on during suspend, if the system has one.
 #[cfg(any(linux, target_os = "openbsd"))]
 const BOOTTIME: libc::clockid_t = libc::CLOCK_BOOTTIME;
 #[cfg(not(any(linux, target_os = "openbsd")))]
@@ -145,7 +145,7 @@ impl BootTime {
     }
 }
 
-/// A duration in nanoseconds; what does not fit is [`Time::MAX`] away.
+/// Converts a duration into nanoseconds. Saturates at the distance of [`Time::MAX`].
 #[inline]
 pub(crate) fn nanos(d: Duration) -> u64 {
     let secs = d.as_secs();
@@ -232,8 +232,8 @@ impl fmt::Display for Time {
 /// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`],
 /// unless ticks come late.
 ///
-/// Linux only: elsewhere there is no such clock (OpenBSD, NetBSD), or `clock_getres` does not say
-/// how far behind it is (FreeBSD, DragonFly, macOS). There it is a precise reading.
+/// Only Linux has a coarse clock with a known lag. OpenBSD and NetBSD have none, and `clock_getres`
+/// does not give the lag on FreeBSD, DragonFly and macOS. There the reading is precise.
 #[inline]
 pub(crate) fn coarse_now() -> Time {
     #[cfg(linux)]
@@ -242,7 +242,7 @@ pub(crate) fn coarse_now() -> Time {
     return Time::now();
 }
 
-/// The most by which a coarse reading may lag, from `clock_getres`; zero where it is a precise one.
+/// Returns the greatest lag of a coarse reading, from `clock_getres`. Zero for a precise reading.
 pub(crate) fn coarse_resolution() -> Duration {
     #[cfg(linux)]
     return resolution(libc::CLOCK_MONOTONIC_COARSE);
@@ -268,8 +268,8 @@ fn read(clock: libc::clockid_t) -> u64 {
     from_timespec(&ts)
 }
 
-/// The clocks used here always exist. But where the reading is a system call, a filter may refuse
-/// it (32 bits: `clock_gettime64`), and a reactor whose time stands still would hang.
+/// Panics if a clock cannot be read. All used clocks exist, but a filter may refuse a reading by a
+/// system call (32 bits: `clock_gettime64`). A reactor with a constant time would hang.
 #[cold]
 #[inline(never)]
 fn unreadable() -> ! {
@@ -285,17 +285,16 @@ fn from_timespec(ts: &libc::timespec) -> u64 {
 pub(super) const LAST_SECOND: u64 =
     if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
 
-/// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec`
-/// instead.
+/// Converts a duration for libc, and saturates. Raw syscalls take a `Timespec` instead.
 #[inline]
 pub(super) fn timespec(d: Duration) -> libc::timespec {
     let mut spec = no_time();
-    // The types of the two differ, and on musl the name of the first one is deprecated.
+    // The types of the two fields differ, and musl deprecates the name of the first type.
     (spec.tv_sec, spec.tv_nsec) = (d.as_secs().min(LAST_SECOND) as _, d.subsec_nanos() as _);
     spec
 }
 
-/// A `timespec` of zero. On some systems it has padding, and no literal makes one.
+/// Returns a `timespec` of zero. On some systems the struct has padding, so no literal makes it.
 #[inline]
 fn no_time() -> libc::timespec {
     // SAFETY: a timespec is numbers, for all of which zero is a value.
@@ -308,7 +307,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "os error 22")]
-    fn a_clock_that_cannot_be_read_does_not_stand_still() {
+    fn an_unreadable_clock_panics() {
         read(libc::clockid_t::MAX);
     }
 

@@ -1,23 +1,24 @@
 //! A fast clock for arming: the CPU's time stamp counter, tied to `CLOCK_MONOTONIC` every few
 //! microseconds.
 //!
-//! `reset(d)` counts from the real now, so it reads the clock each time. The reading is the greater
-//! part of its cost: the vDSO call takes 24 ns, and `rdtsc` takes 10. [`TscClock::now_or_later`]
-//! multiplies the counter's distance from an anchor pair (counter, time).
+//! `reset(d)` counts from the present time, so it reads the clock each time. The reading is the
+//! greater part of its cost: the vDSO call takes 24 ns, and `rdtsc` takes 10 ns.
+//! [`TscClock::now_or_later`] computes the time from the counter's distance to an anchor, which is
+//! a pair of counter and time.
 //!
 //! **Never early.** The anchor's counter is read *before* its time. The rate is rounded up by more
 //! than the kernel usually changes its clock's speed, which is up to 500 ppm either way. So the
 //! result is the true time or later, by some 30 ns in all:
-//! - the length of one clock reading (a reading that an interrupt makes long is no anchor),
+//! - the length of one clock reading (a reading with an interrupt in between is no anchor),
 //! - and [`MARGIN_PPM`] of the time since the anchor, which is at most [`WINDOW_NS`].
 //!
 //! The clock uses a rate when two measurements in a row agree. A counter that stops, jumps or goes
-//! back leaves the window and is anchored anew. (A time daemon may change the speed by percents at
-//! one stroke. Then a reading may be early by that part of a window, for one baseline: a few
-//! hundred ns.)
+//! back leaves the window and gets a new anchor. (A time daemon may change the speed by percents at
+//! once. Then a reading may be early by that share of a window, a few hundred ns, until the next
+//! measurement.)
 //!
-//! The counter is used only where the kernel itself keeps time by it (Linux, clocksource `tsc`),
-//! and the CPU reports that it is invariant. Elsewhere, and until a rate is known, every reading is
+//! The counter is used only if the kernel itself uses it as its clock (Linux, clocksource `tsc`),
+//! and the CPU reports that it is invariant. Otherwise, and until a rate is known, every reading is
 //! a `CLOCK_MONOTONIC` reading.
 
 use std::cell::Cell;
@@ -27,14 +28,14 @@ use super::Time;
 
 /// The life of an anchor.
 const WINDOW_NS: u64 = 5_000;
-/// The length of a measurement of the rate: at least this, and at most [`BASELINE_MAX_NS`]. Each
-/// end is off by 30 ns at the most, so the rate by 300 ppm.
+/// The least length of a measurement of the rate. The greatest is [`BASELINE_MAX_NS`]. The error of
+/// each end is at most 30 ns, so that of the rate is at most 300 ppm.
 const BASELINE_NS: u64 = 200_000;
 const BASELINE_MAX_NS: u64 = 1_000_000_000;
 /// The step to which the rate is rounded up, and the most by which two measurements may differ.
 const MARGIN_PPM: u64 = 1_500;
-/// The counts that reading the clock may take: some 300 ns. An interrupt in between would make the
-/// anchor late by as much.
+/// The most counts during a reading of the clock, some 300 ns. An interrupt in between makes the
+/// anchor late by its length.
 const READ_COUNTS: u64 = 1_000;
 /// After so many readings in a row that took longer, the clock does without the counter.
 const LONG_READINGS: u32 = 1_000;
@@ -49,16 +50,15 @@ pub(crate) struct TscClock {
     /// The counter at the anchor.
     base: Cell<u64>,
     base_ns: Cell<u64>,
-    /// The most by which the counter may be past `base`: 0 without an anchor, and while no rate is
-    /// known.
+    /// The greatest distance of the counter from `base`. Zero without an anchor or a rate.
     window: Cell<u64>,
     /// The `window` with an anchor.
     full_window: Cell<u64>,
-    /// ns a count, times 2^32, rounded up.
+    /// The ns for each count, times 2^32, rounded up.
     rate: Cell<u64>,
-    /// The last rate as it was measured, 0 for none.
+    /// The last measured rate, or 0.
     measured: Cell<u64>,
-    /// The beginning of the measurement of the rate.
+    /// The start of the measurement of the rate.
     from: Cell<Option<(u64, u64)>>,
 }
 
@@ -101,8 +101,8 @@ impl TscClock {
         if self.counts.get() { self.anchor(read()) } else { Time::now() }
     }
 
-    /// Returns true if two measurements of the rate have agreed: then
-    /// [`nanos_since`](Self::nanos_since) is true to 0.3 %.
+    /// Returns true if two measurements of the rate have agreed. Then the error of
+    /// [`nanos_since`](Self::nanos_since) is at most 0.3 %.
     #[inline]
     pub(crate) fn is_sure(&self) -> bool {
         self.full_window.get() > 0
@@ -114,8 +114,8 @@ impl TscClock {
         read()
     }
 
-    /// The ns since the counter was `count`, rounded up; the greatest number if the rate is not
-    /// sure.
+    /// Returns the ns since the counter was `count`, rounded up. Returns the greatest number if the
+    /// rate is not sure.
     #[inline]
     pub(crate) fn nanos_since(&self, count: u64) -> u64 {
         let counts = read().wrapping_sub(count);
@@ -126,7 +126,7 @@ impl TscClock {
     fn anchor(&self, counter: u64) -> Time {
         let now = Time::now();
         if read().wrapping_sub(counter) > READ_COUNTS {
-            // The reading is exact all the same; it is only no anchor.
+            // The reading is exact, but no anchor.
             self.window.set(0);
             self.long.set(self.long.get() + 1);
             self.counts.set(self.long.get() < LONG_READINGS);
@@ -137,7 +137,7 @@ impl TscClock {
         now
     }
 
-    /// Takes a time that was read right after the counter for the anchor.
+    /// Sets the anchor to a counter, and to a time that was read right after it.
     fn anchor_at(&self, counter: u64, now: Time) {
         self.base.set(counter);
         self.base_ns.set(now.as_nanos());
@@ -152,8 +152,7 @@ impl TscClock {
             if ns <= BASELINE_MAX_NS { rate(ns, counter.wrapping_sub(from)) } else { None };
         let rate = measured.unwrap_or(0);
         let agrees = rate != 0 && rate.abs_diff(self.measured.replace(rate)) <= ppm(rate);
-        // Between two far apart calls nothing is measured, and the last rate must not be trusted
-        // either.
+        // Two calls that are far apart give no measurement, and the last rate is not used either.
         self.rate.set(rate + ppm(rate) + 1);
         self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
         self.window.set(self.full_window.get());
@@ -164,15 +163,15 @@ fn ppm(rate: u64) -> u64 {
     rate * MARGIN_PPM / 1_000_000
 }
 
-/// ns a count, times 2^32; `None` when no CPU could have such a rate (0.2 to 20 GHz), for instance
-/// because it was suspended.
+/// Returns the ns for each count, times 2^32. Returns `None` for a rate outside of 0.2 to 20 GHz,
+/// for instance after a suspend.
 fn rate(ns: u64, counts: u64) -> Option<u64> {
     let rate = (u128::from(ns) << 32).checked_div(u128::from(counts))?;
     let plausible = (1u128 << 32) / 20..=(1u128 << 32) * 5;
     plausible.contains(&rate).then_some(rate as u64)
 }
 
-/// Returns true if the counter may be used. Asked once in a process.
+/// Returns true if the counter may be used, which is decided once in a process.
 #[inline]
 fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
@@ -237,7 +236,7 @@ mod tests {
         let clock = TscClock::new();
         let (mut worst_of_best, end) = (Duration::ZERO, Time::now() + Duration::from_millis(20));
         while Time::now() < end {
-            // The best of a few: a preemption between the two readings is not the clock's error.
+            // The least of a few differences excludes preemptions between the two readings.
             let ahead = (0..5).map(|_| {
                 let fast = clock.now_or_later();
                 fast - Time::now()
@@ -275,7 +274,8 @@ mod tests {
         assert!(sure > 0, "no two measurements have agreed");
     }
 
-    /// Three ns are seven counts: a rate that is rounded down makes readings that are early.
+    /// In this test three ns are seven counts. A rate that is rounded down would make early
+    /// readings.
     #[test]
     fn the_rate_is_rounded_up() {
         let clock = TscClock::new();
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_took_long_is_no_anchor() {
+    fn a_slow_reading_is_no_anchor() {
         if !available() {
             return;
         }

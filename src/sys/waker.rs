@@ -49,7 +49,7 @@ impl Waker {
         self.0.wake()
     }
 
-    /// Wakes `poller`, whose it is, no longer: from now on nothing comes of a wake-up. One syscall.
+    /// Retires the waker, whose later wake-ups have no effect on `poller`. One syscall.
     pub(crate) fn retire(&self, poller: &Poller) {
         self.0.retire(&poller.kernel);
     }

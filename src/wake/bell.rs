@@ -1,16 +1,16 @@
-//! Bells: channels whose only message is that there is news.
+//! Bells: channels whose only message is that their source may be ready.
 
 use std::sync::Arc;
 
 use super::{Asked, Look, Notify, Probe, RequestCell};
 use crate::sync::{AtomicBool, Ordering};
 
-/// A flag that any thread raises and one reactor hears.
+/// A flag that any thread raises and one reactor reads.
 ///
 /// The `SeqCst` swap of the flag is the publication, as a buffered channel's stamp is.
 pub(crate) struct Bell {
     rung: AtomicBool,
-    /// Ringing makes a callback due, instead of a source ready.
+    /// True if ringing makes a callback due, and not a source ready.
     for_callback: bool,
     request: RequestCell,
     notify: Arc<Notify>,
@@ -18,13 +18,13 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// A bell for the source in this slot of the reactor.
+    /// Makes a bell for the source in this slot of the reactor.
     pub(crate) fn new(notify: Arc<Notify>, slot: u32) -> Bell {
         let rung = AtomicBool::new(false);
         Bell { rung, for_callback: false, request: RequestCell::new(), notify, slot }
     }
 
-    /// A bell that makes the callback in this slot due.
+    /// Makes a bell that makes the callback in this slot due.
     pub(crate) fn for_callback(notify: Arc<Notify>, slot: u32) -> Bell {
         Bell { for_callback: true, ..Bell::new(notify, slot) }
     }
@@ -38,10 +38,10 @@ impl Bell {
     /// Rings without the wake-up. [`wake`](Self::wake) must follow with the value that this
     /// returns.
     ///
-    /// A thread that rings many bells tolls all of them first, so that a woken reactor finds them
-    /// all. A bell that was rung already is tolled again, because the thread that rang it may stand
-    /// still before its wake-up. The swap is needed then, too: the hearer sees everything that came
-    /// before the swap.
+    /// A thread that rings many bells tolls all of them first, so that a woken reactor finds all. A
+    /// bell that was rung already is tolled again, because the thread that rang the bell may stop
+    /// before its wake-up. That needs the swap, too: the hearer sees all operations before the
+    /// swap.
     #[inline]
     pub(crate) fn toll(&self) -> Asked {
         self.rung.swap(true, Ordering::SeqCst);

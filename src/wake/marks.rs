@@ -1,19 +1,19 @@
 //! Marks: one bit for each slot of a reactor, set by any thread, taken by the reactor.
 //!
-//! Setting a mark twice is the same as setting it once. So every sender sets the whole mark itself,
-//! and never relies on another sender, which may stand still in the middle. The bits form three
-//! levels: a bit of a word, a bit for the word in its group's summary, a bit for the group in
-//! `any`. A sender sets the levels from below, and the reactor clears them from above. Either the
-//! reactor finds the bit, or the sender's later steps set the levels above for the next look.
+//! Setting a mark twice is the same as setting the mark once. So every sender sets the whole mark,
+//! and never relies on another sender, which may stop in the middle. The bits form three levels: a
+//! bit of a word, a bit for the word in its group's summary, and a bit for the group in `any`. A
+//! sender sets the lowest level first, and the reactor clears the highest level first. Either the
+//! reactor finds the bit, or the sender's later steps set the higher levels for the next look.
 //!
-//! A mark is a hint: the reactor then looks at the channel. So a late mark for a reused slot does
-//! no harm.
+//! A mark is a hint, after which the reactor looks at the channel. So a late mark for a reused slot
+//! does no harm.
 
 use std::sync::OnceLock;
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// Words of a group, and bits of a word. loom's models need fewer.
+/// The words of a group, and the bits of a word. The models need fewer.
 const WORDS: usize = if cfg!(all(loom, test)) { 1 } else { 64 };
 const BITS: usize = 64;
 const GROUP: usize = WORDS * BITS;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_of_several_threads_all_come() {
+    fn no_mark_of_several_threads_is_lost() {
         let marks = Marks::new();
         (0..10_000).step_by(4_096).for_each(|slot| marks.prepare(slot));
         let mut seen = vec![false; 10_000];

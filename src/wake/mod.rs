@@ -3,9 +3,9 @@
 //! | file | |
 //! |---|---|
 //! | `mod.rs` | the protocol, and [`Notify`], the shared end of a reactor |
-//! | `request.rs` | the word in which a receiver asks for news |
-//! | `marks.rs` | a bit for each channel with news, for a wait that must not look at all of them |
-//! | `bell.rs` | a channel whose only message is that there is news |
+//! | `request.rs` | the word in which a receiver asks for a wake-up or a mark |
+//! | `marks.rs` | a bit for each channel with news, for a wait that must not look at all channels |
+//! | `bell.rs` | a channel whose only message is that its source may be ready |
 //! | `ticket.rs` | the right to deal with a party that blocks at several channels |
 //!
 //! # The wake protocol
@@ -31,16 +31,16 @@
 //! membarrier is missing or refused, a sleep with a message that is coming is limited to a nap
 //! instead. **No wake-up is lost**, and no step waits for a sender.
 //!
-//! # A sender that stands still
+//! # Stopped senders
 //! The scheduler may stop a sender between any two steps. So no sender relies on a step of another
 //! sender. A request stays in place until the receiver takes it back, or until a sender has
-//! answered it in full. Every sender that reads the request sets the whole mark and looks at
-//! `sleep` itself. A sender may find that another sender has ended the sleep and not yet made its
-//! wake-up. The sender then waits a moment, and makes the wake-up, too. So there is **one wake-up a
-//! sleep**, except where the thread that owes the wake-up does not run.
+//! answered the request in full. Every sender that reads the request sets the whole mark and checks
+//! `sleep`. A sender may find that another sender has ended the sleep and not yet made its wake-up.
+//! Then the sender waits a moment, and makes the wake-up, too. So there is **one wake-up a sleep**,
+//! unless the thread that owes the wake-up does not run.
 //!
-//! A wake-up that has failed is owed like one that has not been made yet. Step 8 is left out then,
-//! so the next sender finds the request and tries again.
+//! A failed wake-up is owed like a pending one. The sender leaves out step 8, so the next sender
+//! finds the request and tries again.
 
 mod bell;
 mod marks;
@@ -91,7 +91,7 @@ pub trait Wake: Send + Sync {
     }
 }
 
-/// A waker, as a reactor keeps it.
+/// The waker of a reactor, or of a thread without one.
 enum AnyWaker {
     Native(Arc<Waker>),
     Other(Arc<dyn Wake>),
@@ -107,11 +107,11 @@ impl AnyWaker {
     }
 }
 
-/// The number of looks that take as long as the syscall of a wake-up at most, where its thread
-/// runs: some 20 µs.
+/// The number of looks that take some 20 µs, in which a running thread ends the syscall of its
+/// wake-up.
 const A_SYSCALL: u32 = 500;
 
-/// Tries a failed wake-up again. Returns true if it was made. There may be no other sender.
+/// Tries a failed wake-up again, because there may be no other sender. Returns true on success.
 #[cold]
 #[inline(never)]
 fn wake_again(waker: &dyn Wake) -> bool {
@@ -123,48 +123,48 @@ fn wake_again(waker: &dyn Wake) -> bool {
 
 /// The shared end of a reactor, or of a thread that blocks without one.
 pub(crate) struct Notify {
-    /// Twice the number of the sleep. An odd value says that the sleep has ended.
+    /// Twice the number of the sleep, plus one if the sleep has ended.
     sleep: AtomicU64,
     /// The value of `sleep` for which the wake-up has been made, or is not needed.
     rung: AtomicU64,
-    /// Channels with news.
+    /// The marks of channels with news.
     marks: Marks,
-    /// Callbacks that a bell has made due.
+    /// The marks of callbacks that a bell has made due.
     callbacks: Marks,
     /// The number of marks so far. Marks are taken in the order in which they were set.
     numbers: AtomicU64,
-    /// There are posts, callbacks made due, or a requested wake-up.
+    /// True if there are posts, callbacks that a bell has made due, or a requested wake-up.
     posted: AtomicBool,
-    /// Some of the posts come from another thread, which may send a message next.
+    /// True if some posts come from another thread, which may send a message next.
     pressing: AtomicBool,
     owner: ThreadId,
-    /// A thread asked for a wake-up.
+    /// True if a thread has requested a wake-up.
     woken: AtomicBool,
-    /// The waker. `None` when the reactor is gone: its fds are closed, whoever keeps this object.
+    /// The waker, or `None` after the reactor is gone, whose fds are closed then.
     waker: RwLock<Option<AnyWaker>>,
-    /// The reactor is gone.
+    /// True if the reactor is gone.
     closed: AtomicBool,
-    /// The reactor's process: in a forked child there is nobody to wake.
+    /// The reactor's process. In a forked child no thread sleeps.
     birth: Birth,
-    /// Even: an open ticket, and the first party to claim it deals with us. Odd: the number of the
-    /// offer that claimed the ticket, or of no offer (`ticket.rs`).
+    /// The number of the open ticket, which is even. The first party that claims the ticket deals
+    /// with this one. An odd number names the offer that claimed the ticket, or no offer
+    /// (`ticket.rs`).
     ticket: AtomicU64,
     /// The number of tickets opened so far. Only the party itself uses it.
     opened: AtomicU64,
-    /// The party blocks for every channel that is registered with it, and not only for some of
-    /// them.
+    /// True if the party blocks for all channels that are registered with it.
     everywhere: AtomicBool,
 }
 
 /// The outcome of [`Notify::begin_posts`].
 pub(crate) struct Begun {
-    /// A wake-up was requested.
+    /// True if a wake-up was requested.
     pub(crate) woken: bool,
-    /// Another thread has posted.
+    /// True if another thread has posted.
     pub(crate) pressed: bool,
 }
 
-/// Wakes a thread, for channels without a reactor.
+/// A waker of a thread, for channels without a reactor.
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -218,7 +218,7 @@ impl Notify {
                 static HERE: std::cell::OnceCell<Arc<Notify>> =
                     const { std::cell::OnceCell::new() };
             );
-            // A thread that is torn down has no thread-local value to keep.
+            // A thread whose locals are destroyed gets a new value.
             HERE.try_with(|here| here.get_or_init(new).clone()).unwrap_or_else(|_| new())
         }
         #[cfg(all(loom, test))]
@@ -246,7 +246,7 @@ impl Notify {
                 .sleep
                 .compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst)
                 .is_err();
-        // No thread owes us a wake-up now.
+        // No thread owes a wake-up now.
         self.rung.store(number | 1, Ordering::Release);
         woken
     }
@@ -324,8 +324,8 @@ impl Notify {
         self.is_woken() && self.woken.swap(false, Ordering::SeqCst)
     }
 
-    /// The caller takes all posts and callbacks after this, or [puts off](Self::put_off_posts)
-    /// some.
+    /// Begins a batch of posts. Afterwards the caller takes all posts and callbacks, or
+    /// [puts off](Self::put_off_posts) some.
     pub(crate) fn begin_posts(&self) -> Begun {
         self.posted.store(false, Ordering::SeqCst);
         let pressed = self.pressing.swap(false, Ordering::SeqCst);
@@ -350,7 +350,7 @@ impl Notify {
         self.marks.mark(slot);
     }
 
-    /// The number of the next mark.
+    /// Returns the number of the next mark.
     fn next_mark(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -374,17 +374,17 @@ impl Notify {
         self.posted.store(true, Ordering::SeqCst);
     }
 
-    /// Ends the wait that is under way, or else the next one.
+    /// Ends the present wait, or else the next one.
     pub(crate) fn request_wake_up(&self) {
-        // A read-modify-write in any case, so that the taker sees everything that was done before.
+        // Always a read-modify-write, so that the taker sees all operations before it.
         self.woken.swap(true, Ordering::SeqCst);
         self.publish_own();
         self.wake();
     }
 
     /// Steps 6 to 8 of a sender that has read a request.
-    // Inlined, as the whole way to the syscall is. The kernel's own calls push ours out of the
-    // CPU's return predictor, so each frame that is open across a syscall costs a mispredicted
+    // Inlined, like all functions between here and the syscall. A syscall overwrites the CPU's
+    // return predictor, so each function that is open across the syscall costs a mispredicted
     // return.
     #[inline(always)]
     pub(crate) fn answer(&self, asked: Asked, cell: &RequestCell, slot: u32) {
@@ -399,9 +399,9 @@ impl Notify {
         }
     }
 
-    /// Step 7 of a sender. Also called by the reactor itself when an outer loop sleeps for it.
+    /// Takes step 7 of a sender. The reactor also calls this when an outer loop sleeps for it.
     ///
-    /// Returns false if the wake-up has failed: the next thread that has news must try again.
+    /// Returns false if the wake-up has failed. Then the next thread with news must try again.
     #[inline(always)]
     pub(crate) fn wake(&self) -> bool {
         let number = self.sleep.load(Ordering::SeqCst);
@@ -428,7 +428,7 @@ impl Notify {
             return true;
         }
         let Ok(waker) = self.waker.try_read() else { return true }; // the reactor is going
-        // No closure, which would be one more open frame.
+        // A closure would be one more open function.
         let made = match &*waker {
             Some(waker) => waker.wake(),
             None => true,
@@ -437,15 +437,15 @@ impl Notify {
         if self.closed.load(Ordering::SeqCst) {
             self.drop_waker();
         }
-        // If all attempts have failed the wake-up is still owed: the next sender makes it.
+        // If all attempts have failed, the next sender makes the wake-up.
         if made && self.sleep.load(Ordering::SeqCst) == ended {
             self.rung.store(ended, Ordering::Release);
         }
         made
     }
 
-    /// Drops the waker of a reactor that is gone, and with it the fd that the waker keeps open.
-    /// Waits for nobody: a thread that is waking the reactor drops the waker afterwards.
+    /// Drops the waker of a reactor that is gone, which closes its fd. Never waits: if another
+    /// thread is waking the reactor, that thread drops the waker afterwards.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst); // the lock's own operations are weaker
@@ -455,7 +455,7 @@ impl Notify {
     #[cold]
     fn drop_waker(&self) {
         let waker = self.waker.try_write().ok().and_then(|mut waker| waker.take());
-        // Dropped without the lock: the waker may be a user's.
+        // The waker may be a user's, so the drop comes after the lock.
         drop(waker);
     }
 

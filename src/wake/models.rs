@@ -1,4 +1,4 @@
-//! The loom models of bells, and the bed in which the models of other layers sleep.
+//! The loom models of bells, and the bed in which other models sleep.
 //!
 //! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib models` runs all
 //! models. A lost wake-up shows as a deadlock, which loom reports.
@@ -15,10 +15,10 @@ use crate::sync::{Ordering, fence};
 pub(crate) use crate::sync::{Joined, spawn};
 pub(crate) use crate::sys::models;
 
-/// A slot that a registered channel has in these models.
+/// The slot of a registered channel in these models.
 pub(crate) const SLOT: u32 = 7;
 
-/// A place to sleep until woken.
+/// A waker on which a thread of a model can sleep.
 pub(crate) struct Bed {
     woken: Mutex<bool>,
     changed: Condvar,
@@ -47,7 +47,7 @@ impl Bed {
         *woken = false;
     }
 
-    /// Takes a wake-up, if there was one.
+    /// Takes a pending wake-up.
     pub(crate) fn look(&self) {
         *self.woken.lock().unwrap() = false;
     }
@@ -70,7 +70,7 @@ pub(crate) fn collect(notify: &Notify) -> bool {
     marked
 }
 
-/// Makes a value that two threads change before they ring, and the bell.
+/// Makes a bell, a value, and two threads that change the value before they ring.
 fn ringers(
     notify: &Arc<Notify>,
 ) -> (Arc<Bell>, Arc<loom::sync::atomic::AtomicUsize>, [Joined<()>; 2]) {
@@ -88,7 +88,7 @@ fn ringers(
 }
 
 models! {
-    fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
+    fn a_select_sees_the_writes_before_a_ring() {
         let (notify, bed) = party();
         let (bell, done, _ringers) = ringers(&notify);
         let mut seen = 0;
@@ -108,7 +108,7 @@ models! {
         }
     }
 
-    fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
+    fn a_wait_sees_the_writes_before_a_ring() {
         let (notify, bed) = party();
         let (bell, done, _ringers) = ringers(&notify);
         let (mut seen, mut ready) = (0, bell.ask_and_look(Request::Mark) == Look::Ready);

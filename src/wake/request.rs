@@ -1,4 +1,4 @@
-//! The word in which a receiver asks for news of the next message, and the look at a channel.
+//! The word in which a receiver asks for a wake-up or a mark, and the look at a channel.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) enum Request {
     Mark = 2,
 }
 
-/// In the place of a request: the receiver is gone, and each sender drops its own message.
+/// The word after the receiver is gone, which asks each sender to drop its message.
 const DROP: u64 = 3;
 
 /// A receiver's request, and a number that grows with each request.
@@ -25,11 +25,11 @@ const DROP: u64 = 3;
 /// The number tells a late sender that its request is an older one.
 pub(crate) struct RequestCell {
     asked: AtomicU64,
-    /// The number of the last mark.
+    /// The number of the last mark of the channel.
     order: AtomicU64,
 }
 
-/// No request.
+/// The word without a request.
 const SILENT: u64 = 0;
 /// The bits of the request's kind. The other bits are its number.
 const KIND: u64 = 3;
@@ -65,10 +65,9 @@ impl RequestCell {
 
     /// Asks for news: step 2 of the receiver. A fence and a look at the channel must follow.
     ///
-    /// A request for a mark always gets a new number, because a sender that has answered the last
-    /// request may be about to take that one away. A request for a wake-up leaves a request for a
-    /// mark of the same party in place: a sender that takes that one away has woken that party
-    /// before.
+    /// A request for a mark always gets a new number, because a sender may be about to take the
+    /// last request away. A request for a wake-up does not replace a request for a mark of the same
+    /// party: a sender that takes the latter away has woken the party.
     #[inline]
     pub(crate) fn ask(&self, request: Request) {
         let asked = self.asked.load(Ordering::Relaxed);
@@ -153,11 +152,11 @@ impl RequestCell {
 /// The outcome of a look at a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// There is no message.
+    /// The channel has no message.
     Quiet,
-    /// There is no message yet: a sender has claimed a position and not written its message.
+    /// A sender has claimed a position and not written its message.
     Coming,
-    /// There is a message, or the news that no message will come.
+    /// The channel has a message, or has ended.
     Ready,
 }
 

@@ -22,7 +22,7 @@ impl Counting {
     }
 }
 
-/// A reactor, as far as channels know one.
+/// Returns the shared end of a reactor, and its waker.
 pub(crate) fn party() -> (Arc<Notify>, Arc<Counting>) {
     let wakes = Arc::<Counting>::default();
     (Arc::new(Notify::new(wakes.clone())), wakes)

@@ -1,9 +1,8 @@
 //! Tickets: the right to deal with a party that blocks.
 //!
 //! The word of a party holds the number of the open ticket, which is even and never used again. Or
-//! the word holds an odd number, which says who closed the ticket: `offer << 1
-//! 1`, and 1 for no certain offer. So a party that wakes up knows at once which of its offers was
-//! chosen.
+//! the word holds an odd number, which names the offer that closed the ticket: `offer << 1 | 1`, or
+//! 1 for no certain offer. So a party that wakes up knows at once which of its offers was chosen.
 
 use std::sync::Arc;
 
@@ -29,9 +28,9 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// A ticket for the sleep that `party` is about to begin, or has begun.
+    /// Issues a ticket for the sleep that `party` is about to begin, or has begun.
     ///
-    /// A ticket that was claimed or voided meanwhile comes out closed.
+    /// The new ticket is closed if it was claimed or voided meanwhile.
     pub(crate) fn issue(party: &Arc<Notify>) -> Ticket {
         Ticket { party: party.clone(), number: party.ticket() }
     }
@@ -63,7 +62,7 @@ impl Notify {
         self.ticket.store(number << 1, Ordering::Release);
     }
 
-    /// Voids the ticket. Returns true if nobody had claimed it.
+    /// Voids the ticket. Returns true if no party had claimed it.
     pub(crate) fn void_ticket(&self) -> bool {
         let number = self.ticket();
         number & 1 == 0

@@ -20,22 +20,22 @@ macro_rules! promises {
 
 promises! {
     never_early: "Never early",
-    how_late_at_most: "How late at most",
+    bounded_lateness: "Bounded lateness",
     no_stale_value: "No stale value",
     ticks_are_not_lost: "Ticks are not lost",
     no_lost_wake_up: "No lost wake-up",
     each_message_once_in_order: "Each message once, in order",
-    never_held_by_a_sender: "Never held by a sender",
+    a_stopped_sender_blocks_no_loop: "A stopped sender blocks no loop",
     quiet_when_idle: "Quiet when idle",
     no_allocation_and_no_syscall: "No allocation and no syscall on the hot paths",
     no_leak: "No leak",
     bounded_memory: "Bounded memory",
     values_are_dropped_once: "Values are dropped once",
     panics: "Panics",
-    a_failing_driver: "What a failing driver gets",
-    a_failing_system_call: "What a failing system call gets",
-    a_fork: "What a fork gets",
-    what_outlives_its_reactor: "What outlives its reactor",
+    failing_drivers: "Failing drivers",
+    failing_system_calls: "Failing system calls",
+    forks: "Forks",
+    sources_that_outlive_their_reactor: "Sources that outlive their reactor",
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn rows(out: &mut String, report: &Report) {
     }
 }
 
-/// Gives a plot the colours of the page.
+/// Replaces the colours of a plot by those of the page.
 fn themed(svg: &str) -> String {
     svg.replace("fill=\"#FFFFFF\"", "fill=\"none\"")
         .replace("stroke=\"#FFFFFF\"", "stroke=\"none\"")

@@ -26,10 +26,10 @@ fn machine(out: &mut String, report: &Report) {
     }
 }
 
-/// The widest line.
+/// The width of a line.
 const COLUMNS: usize = 100;
 
-/// Writes an item of a list, in lines that are not too long. Code stays in one line.
+/// Writes an item of a list, wrapped to [`COLUMNS`]. Code stays in one line.
 fn item(out: &mut String, text: &str) {
     let (mut column, mut in_code, mut word) = (1, false, String::new());
     out.push('-');
@@ -99,7 +99,7 @@ fn table_line(out: &mut String, row: &Row) {
     let met = if row.met == "no" { "**no**" } else { &*row.met };
     let (ours, peer) = (value(row.value), value(row.peer_value));
     let line = format!("| {} | {ours} | {peer} | {ratio} | {gate} | {goal} | {met} |", row.work);
-    // The unit of counts is written only once.
+    // The unit of counts is in the row only once.
     let unit = format!(" {}", row.unit);
     let line = if row.unit == "ns" { line } else { line.replacen(&unit, "", 9) };
     let _ = writeln!(out, "{line}");

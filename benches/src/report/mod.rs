@@ -16,7 +16,7 @@ pub mod plots;
 /// The results of one run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// The version of the format. It changes when a field changes its meaning.
+    /// The version of the format, which changes when a field changes its meaning.
     pub version: u32,
     /// "quick" or "full"; the figures of "smoke" mean nothing.
     pub scale: Text,
@@ -42,7 +42,7 @@ impl Report {
         }
     }
 
-    /// Keeps the samples that a histogram needs, for the row that was filled last.
+    /// Keeps the samples of the last row if a histogram needs them.
     pub fn keep_samples(&mut self, measured: &[Measured]) {
         let Some(row) = self.rows.last().filter(|row| row.work.starts_with("lateness/")) else {
             return;
@@ -54,7 +54,7 @@ impl Report {
         );
     }
 
-    /// Adds the rows of another run on the same machine. They replace rows of the same names.
+    /// Adds the rows of another run on the same machine, which replace rows of the same names.
     pub fn add(&mut self, other: Report) {
         self.seconds += other.seconds;
         self.rows.retain(|row| other.rows.iter().all(|new| new.work != row.work));
@@ -72,7 +72,7 @@ impl Report {
         text
     }
 
-    /// Returns one line: how many rows meet their targets.
+    /// Returns one line with the number of rows that meet their targets.
     pub fn summary(&self) -> String {
         let count = |met: &str| self.rows.iter().filter(|row| row.met == met).count();
         format!(
@@ -125,7 +125,7 @@ fn groups(rows: &[Row]) -> Vec<(&str, &str, Vec<&Row>)> {
 }
 
 impl Report {
-    /// Returns the machine, line by line.
+    /// Returns the facts of the machine, line by line.
     fn facts(&self) -> Vec<(&'static str, String)> {
         let machine = &self.machine;
         let list = |pairs: &[(String, String)]| {
@@ -202,7 +202,7 @@ impl Report {
 }
 
 impl Row {
-    /// Returns the allocations and syscalls of one operation, where they were counted.
+    /// Returns the allocations and syscalls of one operation, if they were counted.
     fn counted(&self) -> String {
         let count = |n: Option<f64>, what: &str| n.map(|n| format!("{} {what}", trimmed(n)));
         let all = [count(self.allocs, "allocs"), count(self.syscalls, "syscalls")];
@@ -214,7 +214,7 @@ impl Row {
 /// Returns the percentiles from 0 to 100.
 fn percentiles(samples: &[f64]) -> Vec<f64> {
     use hdrhistogram::Histogram;
-    // A lateness in the plot is at most a minute, to 1 %.
+    // The plot has latenesses up to a minute, with a precision of 1 %.
     let mut late =
         Histogram::<u64>::new_with_max(60_000_000_000, 2).expect("bounds that hdrhistogram takes");
     samples.iter().for_each(|ns| late.saturating_record(ns.max(10.0) as u64));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_three_digits_that_count() {
+    fn numbers_have_three_significant_digits() {
         let all = [0.0, 0.00123, 0.456, 1.234, 12.34, 123.4, 1234.5, 1234567.0, -1234.0];
         let texts = all.map(number);
         let right =

@@ -25,7 +25,7 @@ struct Axes {
     y: &'static str,
 }
 
-/// Colours that can be told apart on white and on black, also by the colour-blind.
+/// Colours that colour-blind readers can distinguish, on white and on black.
 const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -148,7 +148,7 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    // The names stand beside the plot, because the lines cross each other all over it.
+    // The names are beside the plot, because the lines cross each other.
     let (left, right) = root.split_horizontally(SIZE.0 as i32 - 210);
     let mut builder = ChartBuilder::on(&left);
     builder.margin(8).x_label_area_size(42).y_label_area_size(62);
@@ -174,7 +174,7 @@ fn draw(
                     false => *others.next().expect("a cycle"),
                 };
                 let style = colour.stroke_width(if series.ours { 3 } else { 2 });
-                // The second line of ours is thinner.
+                // The second line of pollmux is thinner.
                 let style = if series.ours && ours > 0 { colour.stroke_width(1) } else { style };
                 ours += usize::from(series.ours);
                 chart.draw_series(LineSeries::new(series.points.iter().copied(), style))?;

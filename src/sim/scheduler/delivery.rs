@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Fate {
     Arrives,
-    /// Arrives, in the order of its link.
+    /// The message arrives, in the order of its link.
     IsNext,
     Lost,
 }
@@ -18,16 +18,16 @@ pub(in crate::sim) struct Delivery {
 }
 
 impl Delivery {
-    /// Ends the way of the message. A panic of the message's drop goes no further.
+    /// Delivers or loses the message. Catches a panic of the message's drop.
     pub(in crate::sim) fn settle(self, fate: Fate) {
         quietly(|| (self.settle)(fate));
     }
 }
 
-/// Calls `f`, and keeps a panic of it, which the panic hook has told, from the caller.
+/// Calls `f` and catches its panic, which the panic hook has printed.
 pub(in crate::sim) fn quietly(f: impl FnOnce()) {
     if let Err(cause) = panic::catch_unwind(AssertUnwindSafe(f)) {
-        // The drop of a cause may panic, too.
+        // The drop of the payload may panic, too.
         std::mem::forget(cause);
     }
 }

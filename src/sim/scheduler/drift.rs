@@ -10,19 +10,19 @@ use crate::sys::Time;
 pub(in crate::sim) struct Drift {
     pub(in crate::sim) clock: VirtualClock,
     pub(super) origin: Time,
-    /// Nanoseconds that the clock gains in a millisecond.
+    /// The nanoseconds that the clock gains in a millisecond.
     pub(super) ppm: i64,
 }
 
 impl Drift {
-    /// The time on the member's clock when the world's says `t`.
+    /// Returns the time of the member's clock at the world's time `t`.
     pub(super) fn at(&self, t: Time) -> Time {
         let passed = i128::from(t.as_nanos()) - i128::from(self.origin.as_nanos());
         let gained = (passed * i128::from(self.ppm)).div_euclid(1_000_000);
         Time::from_nanos((i128::from(t.as_nanos()) + gained).clamp(0, i128::from(u64::MAX)) as u64)
     }
 
-    /// The first time of the world at which the member's clock says `t`.
+    /// Returns the first time of the world at which the member's clock shows `t`.
     pub(super) fn world(&self, t: Time) -> Time {
         if self.ppm == 0 || t == Time::MAX {
             return t;

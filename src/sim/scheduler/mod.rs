@@ -1,30 +1,31 @@
-//! The scheduler of a simulated world: of several threads one has the turn, on one virtual clock.
+//! The scheduler of a simulated world: one of several threads has the turn, on one virtual clock.
 //!
-//! The thread with the turn runs until its reactor blocks. Inside [`Driver::wait`] it then decides,
-//! on its own thread, who is next:
+//! The thread with the turn runs until its reactor blocks. Inside [`Driver::wait`] that thread then
+//! chooses the next step:
 //!
-//! 1. a member that was killed: it ends;
-//! 2. a member that can go on, or the first message that is due, as the seed decides. A member can
-//!    go on if it was woken, if its deadline has come, or if it has not begun;
-//! 3. nothing: the clock jumps to the next deadline or message, and so on from 2;
-//! 4. there is none, or it is behind the end of the run: the turn goes back to the caller.
+//! 1. If a member was killed, that member ends.
+//! 2. Otherwise a member that can go on runs, or the first due message arrives. The seed chooses. A
+//!    member can go on if it was woken, if its deadline has come, or if it has not begun.
+//! 3. If there is neither, the clock jumps to the next deadline or message, and step 2 follows.
+//! 4. Without a deadline or message before the end of the run, the turn goes back to the caller.
 //!
 //! Wake-ups and messages come only from the thread with the turn, so a seed makes one history.
 //!
 //! # The end of a member
-//! A member keeps the turn until its thread-locals are destroyed: their drops may send. The last
-//! one to go is [`Exit`], because it was set first. It gives the turn to the caller, which joins
-//! the thread and then decides who is next. So nothing of an ended member runs beside another one,
-//! also where a system destroys thread-locals in another order.
+//! A member keeps the turn until its thread-locals are destroyed, because their drops may send.
+//! [`Exit`] is destroyed last, because it was set first. It gives the turn to the caller, which
+//! joins the thread and then chooses the next step. So no code of an ended member runs beside
+//! another member, also if a system destroys thread-locals in another order.
 //!
 //! # Locks
-//! `state` is held while deciding, never while user code runs. `woken` is a leaf.
+//! The scheduler holds `state` while it chooses, and never while user code runs. A thread that
+//! holds `woken` takes no other lock.
 //!
 //! [`Driver::wait`]: crate::driver::Driver::wait
 //! [`Exit`]: super::member::Exit
 //!
-//! Longer than 500 lines: nearly all of it is one type behind one lock, and each
-//! step relies on the state that the others leave.
+//! Longer than 500 lines: nearly all of the file is one type behind one lock, and each step relies
+//! on the state that the other steps leave.
 
 mod delivery;
 mod drift;
@@ -51,46 +52,46 @@ use crate::driver::VirtualClock;
 use crate::sync::{Condvar, Mutex, MutexGuard, unpoisoned};
 use crate::sys::Time;
 
-/// The number of a member; never used again.
+/// The number of a member, which is never used again.
 pub(super) type Id = usize;
 
 /// The number of the thread that called `run`, `kill` or `close`.
 const CALLER: Id = usize::MAX;
 
-/// A killed member may catch its unwinding so often, and waits so often while it unwinds.
+/// The times that a killed member may catch its unwinding, or wait while it unwinds.
 const PATIENCE: u32 = 100;
 
-/// Polls that may find nothing at one instant.
+/// The number of polls at one instant that may find nothing.
 const POLLS: u32 = 1_000_000;
 
-/// See the module's text.
+/// The scheduler of a world. The docs of the module describe it.
 pub(super) struct Scheduler {
     clock: VirtualClock,
     /// The thread with the turn.
     holder: AtomicUsize,
     state: Mutex<State>,
-    /// A caller is done, or a member has ended.
+    /// Signals that a caller is done, or that a member has ended.
     changed: Condvar,
     woken: Arc<Woken>,
     recording: AtomicBool,
 }
 
-/// A killed member is unwound with this: the panic hook is not called for it.
+/// The payload that unwinds a killed member, without a call of the panic hook.
 pub(super) struct Killed;
 
 /// The ways in which a member gives up its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
-    /// Until it is woken, or until then on its own clock.
+    /// The member sleeps until it is woken, or until this time on its own clock.
     Until(Time),
-    /// Others that can go on are first.
+    /// The other members that can go on run first.
     Yield,
-    /// Any of those that can go on, itself among them.
+    /// Any member that can go on runs, perhaps the same one.
     Poll,
 }
 
 thread_local! {
-    /// The schedulers whose turn this thread has or drives.
+    /// The schedulers whose turn this thread has, or whose run this thread drives.
     static TURNS: RefCell<Vec<*const Scheduler>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -114,12 +115,12 @@ impl Scheduler {
         &self.clock
     }
 
-    /// The number of times that the turn went to another thread.
+    /// Returns the number of times that the turn went to another thread.
     pub(super) fn handovers(&self) -> u64 {
         self.lock().handovers
     }
 
-    /// The number of choices that chance has made.
+    /// Returns the number of choices that chance has made.
     pub(super) fn choices(&self) -> u64 {
         let state = self.lock();
         state.choices.min(state.budget)
@@ -133,7 +134,7 @@ impl Scheduler {
         self.lock().random.next()
     }
 
-    /// A choice of the network's. `None` when no more are left to chance.
+    /// Returns a random number for the network, or `None` when no choices are left.
     pub(super) fn choice(&self) -> Option<u64> {
         self.lock().choice()
     }
@@ -146,7 +147,7 @@ impl Scheduler {
         self.recording.load(Ordering::Relaxed)
     }
 
-    /// Adds to the history, if there is one.
+    /// Adds a happening to the history, if one is recorded.
     pub(super) fn note(&self, what: impl FnOnce() -> Happening) {
         if self.recording.load(Ordering::Relaxed) {
             let what = what();
@@ -164,8 +165,8 @@ impl Scheduler {
         History::new(self.lock().history.clone())
     }
 
-    /// Settles a message at `at`, by the thread that then has the turn. Messages of one instant
-    /// come in the order of `tie`, equal ones in the order of these calls.
+    /// Adds a message that the thread with the turn settles at `at`. Messages of one instant come
+    /// in the order of `tie`. Messages with the same `tie` come in the order of these calls.
     pub(super) fn post(&self, at: Time, tie: u64, delivery: Delivery) {
         let mut state = self.lock();
         if state.closed {
@@ -177,7 +178,7 @@ impl Scheduler {
         state.deliveries.insert(key, delivery);
     }
 
-    /// Takes what is on its way through these links.
+    /// Takes the messages on their way through these links.
     pub(super) fn recall(&self, link: impl Fn(usize) -> bool) -> Vec<Delivery> {
         let deliveries = &mut self.lock().deliveries;
         let keys: Vec<_> = deliveries
@@ -193,8 +194,8 @@ impl Scheduler {
         self.lock().known.contains(name)
     }
 
-    /// Adds a member, which begins when it is its turn. `Err`: why not, and the life that was not
-    /// begun.
+    /// Adds a member, which begins in its first turn. The error has the reason, and the body that
+    /// did not begin.
     pub(super) fn spawn(
         self: &Arc<Scheduler>,
         name: &str,
@@ -250,17 +251,17 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Kills the members that `which` names: each ends, unwinding, where it waits. How many it
-    /// kills.
+    /// Kills the members that `which` names, and returns their number. Each member unwinds where it
+    /// waits.
     ///
-    /// By the thread with the turn, as soon as that blocks. Otherwise they have ended when this
-    /// returns; meanwhile another thread's call may have driven them.
+    /// If the caller has the turn, the members end as soon as the caller blocks. Otherwise they
+    /// have ended when this call returns, perhaps driven by another thread's call.
     ///
     /// # Panics
-    /// With what one of them panics with on its way out.
+    /// When a member panics while it unwinds, with the same payload.
     pub(super) fn kill(&self, which: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();
-        // A kill of these may be under way: it has happened, too, when this returns.
+        // Another kill of these members may not have ended. It has ended when this call returns.
         let victims: Vec<Id> = state.those(|record| which(&record.name));
         let mut killed = 0;
         for &id in &victims {
@@ -291,7 +292,7 @@ impl Scheduler {
         killed
     }
 
-    /// The world is over: kills all members, loses what is on its way, and takes nothing more.
+    /// Ends the world: kills all members, loses all messages on their way, and refuses new ones.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         if self.has_turn() {
@@ -334,7 +335,7 @@ impl Scheduler {
         unpoisoned(self.changed.wait(state))
     }
 
-    /// The caller hands the turn over, waits until it is back, and joins members that end.
+    /// Hands the turn over for a caller, waits for the turn, and joins members that end.
     fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.driven = true;
         state.asked = None;
@@ -348,7 +349,7 @@ impl Scheduler {
             let thread = state.members.get_mut(&id).and_then(|record| record.thread.take());
             drop(state);
             if let Some(thread) = thread {
-                let _ = thread.join(); // its panic was told already
+                let _ = thread.join(); // the panic hook has printed its panic
             }
             state = self.lock();
             state.remove(id);
@@ -360,13 +361,14 @@ impl Scheduler {
         state
     }
 
-    /// The calling thread has the turn, or drives: what it calls must not wait for others.
+    /// Records that the calling thread has the turn, or drives a run. Its calls must not wait for
+    /// others.
     pub(super) fn begin_turns(&self) {
         let _ = TURNS.try_with(|turns| turns.borrow_mut().push(self));
     }
 
     fn has_turn(&self) -> bool {
-        // A thread whose locals are gone waits for nobody.
+        // A thread whose locals are destroyed never waits.
         TURNS
             .try_with(|turns| turns.borrow().iter().any(|&turn| std::ptr::eq(turn, self)))
             .unwrap_or(true)
@@ -378,7 +380,8 @@ impl Scheduler {
         }
     }
 
-    /// A member gives up its turn. If it has been killed it unwinds; an error if it may not.
+    /// Gives up the turn of a member. A killed member unwinds, or gets an error if it must not
+    /// unwind.
     pub(super) fn block(&self, me: Id, pause: Pause) -> io::Result<()> {
         let mut state = self.lock();
         let Some(record) = state.members.get_mut(&me) else { return Err(left()) };
@@ -453,7 +456,8 @@ impl Scheduler {
         panic::resume_unwind(Box::new(Killed))
     }
 
-    /// Ends a member whose code cannot be ended: its thread sleeps for ever, with what it holds.
+    /// Ends a member whose thread cannot unwind: the thread sleeps for ever, with all that it
+    /// holds.
     ///
     /// `why` becomes an error of the run.
     pub(super) fn strand(&self, me: Id, why: Option<&str>) -> ! {
@@ -480,7 +484,7 @@ impl Scheduler {
         }
     }
 
-    /// The last act of a member's thread: the caller joins it.
+    /// Ends a member's thread, which the caller then joins.
     pub(super) fn leave(&self, me: Id, panicked: Option<Box<dyn Any + Send>>) {
         let mut state = self.lock();
         let Some(name) = state.members.get(&me).map(|record| record.name.clone()) else { return };
@@ -502,7 +506,7 @@ impl Scheduler {
         }
     }
 
-    /// Gives the member no turn until it is resumed. Returns true if that changes something.
+    /// Pauses or resumes a member. Returns false if the member was so already.
     pub(super) fn pause(&self, name: &str, paused: bool) -> bool {
         let mut state = self.lock();
         let found =
@@ -532,7 +536,7 @@ impl Scheduler {
         true
     }
 
-    /// Decides who is next and gives it the turn; it may be the member that hands over.
+    /// Chooses the next member and gives it the turn. The member `me` may be chosen again.
     fn hand_over(&self, state: MutexGuard<'_, State>, me: Id, last: Option<Id>) {
         let (mut state, next) = self.next(state, last);
         let asked = state.members.get(&next).is_some_and(|record| record.asked);
@@ -566,7 +570,7 @@ impl Scheduler {
         }
     }
 
-    /// Makes the thread of a member that has the turn.
+    /// Starts the thread of a member that has the turn.
     fn start(&self, mut state: MutexGuard<'_, State>, id: Id) {
         let record = &state.members[&id];
         let body = record.body.clone();
@@ -576,7 +580,7 @@ impl Scheduler {
                 body();
             }
         };
-        // The thread asks for the lock before it ends, so the handle is there when it is joined.
+        // The thread takes the lock before it ends, so the handle is stored before the join.
         match thread::Builder::new().name(record.name.to_string()).spawn(take) {
             Ok(thread) => {
                 if let Some(record) = state.members.get_mut(&id) {
@@ -598,7 +602,8 @@ impl Scheduler {
         }
     }
 
-    /// The steps of the module's text. `last` goes on only if nobody else can.
+    /// Chooses the next step, as the docs of the module say. `last` goes on only if no other member
+    /// can.
     fn next<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -612,7 +617,7 @@ impl Scheduler {
             if let Some(&id) = state.doomed.first() {
                 state.put_back(last.take());
                 if state.members.get(&id).is_some_and(|record| record.phase == Phase::New) {
-                    // The member never begins; the values of its life are dropped in its turn.
+                    // The member never begins, and its body is dropped in its turn.
                     let record = state.remove(id);
                     drop(state);
                     quietly(|| drop(record));
@@ -704,7 +709,7 @@ fn left() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the member has left its SimWorld")
 }
 
-/// A member polls for ever: no time passes while it does.
+/// Fails for a member that polls without end, which stops the time.
 #[cold]
 fn spins(name: &str) -> io::Result<()> {
     let text = format!(

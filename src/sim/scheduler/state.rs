@@ -1,4 +1,4 @@
-//! The state of the scheduler: its members, the messages on their way, and chance.
+//! The state of the scheduler: its members, the messages on their way, and the random generator.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +15,7 @@ use crate::sim::member::WaitsFor;
 use crate::sync::{Mutex, Random};
 use crate::sys::Time;
 
-/// The life of a member, to be run on its thread.
+/// The body of a member, which runs on its thread.
 pub(in crate::sim) type Body = Box<dyn FnOnce() + Send>;
 
 /// A member that has not ended.
@@ -23,30 +23,31 @@ pub(super) struct Record {
     pub(super) name: Arc<str>,
     pub(super) phase: Phase,
     pub(super) flag: Arc<Flag>,
-    /// Until it has begun.
+    /// The body, until the member has begun.
     pub(super) body: Arc<Mutex<Option<Body>>>,
     pub(super) thread: Option<JoinHandle<()>>,
     pub(super) killed: bool,
     pub(super) paused: bool,
-    /// The member stands in `able`.
+    /// True if the member is in `able`.
     pub(super) is_able: bool,
     pub(super) asked: bool,
     pub(super) waits_for: Vec<WaitsFor>,
     pub(super) clock: Drift,
-    /// The times that the killed member was unwound, and refused to wait while it unwinds.
+    /// The number of times that the killed member was unwound.
     pub(super) unwound: u32,
+    /// The number of waits that failed while the killed member unwinds.
     pub(super) refused: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Has not begun.
+    /// The member has not begun.
     New,
-    /// Has the turn.
+    /// The member has the turn.
     Running,
-    /// In its driver, until woken or until then.
+    /// The member waits in its driver, until it is woken or until this time.
     Blocked(Time),
-    /// Only what a system destroys after all thread-locals is left of its thread.
+    /// The member has ended, and its thread has destroyed its thread-locals.
     Left,
 }
 
@@ -56,15 +57,15 @@ pub(in crate::sim) enum End {
     /// Every member has returned.
     #[default]
     Over,
-    /// The time is over.
+    /// The time limit is reached.
     Limit,
-    /// Nothing is due anywhere: these wait.
+    /// These members wait, and no deadline or message is left.
     Deadlock(Vec<Stuck>),
     /// A member has panicked.
     Panic(Box<dyn Any + Send>),
 }
 
-/// A member that waits for what cannot come.
+/// A member that waits for an event that cannot come.
 pub(in crate::sim) struct Stuck {
     pub(in crate::sim) name: Arc<str>,
     pub(in crate::sim) until: Time,
@@ -78,38 +79,38 @@ pub(super) struct State {
     /// The members that have not ended.
     pub(super) members: BTreeMap<Id, Record>,
     pub(super) next_id: Id,
-    /// Every name there was.
+    /// The names of all present and former members.
     pub(super) known: BTreeSet<Arc<str>>,
-    /// Members that can go on. Some may have been paused or killed since.
+    /// The members that can go on. Some may have been paused or killed since.
     pub(super) able: Vec<Id>,
-    /// When the blocked members that are not paused are due.
+    /// The deadlines of the blocked members that are not paused.
     pub(super) timers: BTreeSet<(Time, Id)>,
-    /// Killed and not over.
+    /// The killed members that have not ended.
     pub(super) doomed: BTreeSet<Id>,
-    /// Some thread is in `run`, `kill` or `close`.
+    /// True if a thread is in `run`, `kill` or `close`.
     pub(super) driven: bool,
     pub(super) caller: Option<Thread>,
     /// The member whose thread is to be joined.
     pub(super) leaving: Option<Id>,
-    /// Members that are to say what they wait for; `None` when nobody asks.
+    /// The members that must report their sources, or `None` without a report.
     pub(super) asked: Option<VecDeque<Id>>,
-    /// The run ends before what comes later than this.
+    /// The end of the run. Later deadlines and messages wait for the next run.
     pub(super) limit: Time,
-    /// Only killed members run.
+    /// True if only killed members run.
     pub(super) ending: bool,
-    /// The world is over.
+    /// True if the world has ended.
     pub(super) closed: bool,
     pub(super) end: End,
-    /// By time of arrival, a number from the seed, and the order of sending.
+    /// The messages on their way, by arrival, a random number, and the order of sending.
     pub(super) deliveries: BTreeMap<(Time, u64, u64), Delivery>,
     pub(super) posted: u64,
-    /// Behind all that is left to chance.
+    /// The generator of all random choices.
     pub(super) random: Random,
-    /// Choices made so far, and how many are made by chance: the rest takes the first.
+    /// The number of choices so far. Only the first `budget` choices are random.
     pub(super) choices: u64,
     pub(super) budget: u64,
     pub(super) handovers: u64,
-    /// Polls since time has passed.
+    /// The number of polls since the clock has moved.
     pub(super) polls: u32,
     pub(super) history: Vec<(Time, Happening)>,
 }
@@ -119,7 +120,7 @@ impl State {
         State { random: Random::new(seed), budget, ..State::default() }
     }
 
-    /// The members of which this is true, in the order in which they were added.
+    /// Returns the members for which `which` is true, in the order in which they were added.
     pub(super) fn those<C: FromIterator<Id>>(&self, which: impl Fn(&Record) -> bool) -> C {
         self.members.iter().filter(|(_, record)| which(record)).map(|(&id, _)| id).collect()
     }
@@ -130,8 +131,8 @@ impl State {
         (self.choices <= self.budget).then_some(random)
     }
 
-    /// One of `count`, all equally likely. When no choices are left to chance, the message that is
-    /// due, which is the last one, or else the member that has waited longest.
+    /// Returns one of `count` numbers, all with the same chance. When no random choices are left, a
+    /// due message is first, which is the last number, and then the member that has waited longest.
     pub(super) fn pick(&mut self, count: usize, is_due: bool) -> usize {
         let first = if is_due { count - 1 } else { 0 };
         match count {
@@ -155,14 +156,14 @@ impl State {
         }
     }
 
-    /// A member that let others go first can go on.
+    /// Makes a member able that has let others run first.
     pub(super) fn put_back(&mut self, last: Option<Id>) {
         if let Some(id) = last {
             self.make_able(id);
         }
     }
 
-    /// Returns true if a member that was taken from `able` can go on still.
+    /// Returns true if a member that was taken from `able` can still go on.
     pub(super) fn goes_on(&mut self, id: Id, now: Time) -> bool {
         let Some(record) = self.members.get_mut(&id) else { return false };
         record.is_able = false;
@@ -174,19 +175,19 @@ impl State {
             }
     }
 
-    /// Gives a member the turn. Returns its name.
+    /// Gives a member the turn, and returns its name.
     pub(super) fn set_running(&mut self, id: Id) -> Arc<str> {
-        let record = self.members.get_mut(&id).expect("a member that is next is there");
+        let record = self.members.get_mut(&id).expect("the next member has a record");
         if let Phase::Blocked(until) = record.phase {
             self.timers.remove(&(until, id));
         }
         record.phase = Phase::Running;
-        // The turn that follows finds what has woken it.
+        // The turn finds the event that has woken the member.
         record.flag.set.store(false, Ordering::Release);
         record.name.clone()
     }
 
-    /// Forgets a member.
+    /// Removes the record of a member.
     pub(super) fn remove(&mut self, id: Id) -> Option<Record> {
         let record = self.members.remove(&id)?;
         self.doomed.remove(&id);
@@ -199,14 +200,14 @@ impl State {
         Some(record)
     }
 
-    /// The next deadline or delivery. `MAX` is never.
+    /// Returns the next deadline or arrival. `MAX` stands for never.
     pub(super) fn next_due(&self) -> Option<Time> {
         let deadline = self.timers.first().map(|(until, _)| *until);
         let delivery = self.deliveries.first_key_value().map(|((at, _, _), _)| *at);
         deadline.into_iter().chain(delivery).min().filter(|&t| t < Time::MAX)
     }
 
-    /// The report of the members that wait.
+    /// Makes the report of the members that wait.
     pub(super) fn deadlock(&mut self) -> End {
         let stuck = self.members.values_mut().map(|record| Stuck {
             name: record.name.clone(),

@@ -8,11 +8,11 @@ use super::Id;
 use crate::driver::Wake;
 use crate::sync::Mutex;
 
-/// The members that were woken since the last look.
+/// The members that were woken since the last choice.
 #[derive(Default)]
 pub(super) struct Woken(pub(super) Mutex<Vec<Id>>);
 
-/// A member's waker.
+/// The waker of a member.
 pub(in crate::sim) struct Flag {
     pub(super) set: AtomicBool,
     pub(super) id: Id,

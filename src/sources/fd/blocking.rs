@@ -1,4 +1,4 @@
-//! The flag of a file that decides if its reads and writes block.
+//! The flag `O_NONBLOCK` of a file, with which its reads and writes never block.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -60,7 +60,7 @@ impl<T: AsFd> Fd<T> {
     }
 }
 
-/// Fails for a file that stops the loop when there is nothing to read.
+/// Fails for a file whose reads would block the loop.
 pub(super) fn check_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     if is_nonblocking(fd)? || never_blocks(fd) {
         return Ok(());

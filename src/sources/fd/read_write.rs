@@ -1,4 +1,4 @@
-//! Reading and writing through an [`Fd`], which notes what it finds.
+//! Reading and writing through an [`Fd`], which notes `WouldBlock`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -41,6 +41,6 @@ macro_rules! read_and_write {
     };
 }
 
-// Every file of the standard library that is read by reference is read by itself, too.
+// Each file of the standard library that implements `Read` for a reference also implements `Read`.
 read_and_write!(Fd<T>, |it| it.get_mut(), [T: Read], [T: Write]);
 read_and_write!(&Fd<T>, |it| it.io(), [for<'a> &'a T: Read], [for<'a> &'a T: Write]);

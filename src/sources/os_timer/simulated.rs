@@ -1,8 +1,8 @@
-//! A kernel timer in virtual time: the slot is armed as that of a [`Timer`](crate::Timer) is.
+//! A kernel timer in virtual time. Its slot is armed like that of a [`Timer`](crate::Timer).
 //!
-//! The virtual wall clock tells its timers when it is set, on any thread. A post then makes the
-//! armed ones due, which wakes the loop. A timer that finds the clock set since it was armed gives
-//! that news, and is armed again.
+//! When the virtual wall clock is set, on any thread, it calls a closure of each timer. The closure
+//! posts a change that makes an armed timer due, which wakes the loop. A timer whose clock was set
+//! since its arm reports that, and is armed again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,16 +15,16 @@ use crate::sys::{Time, TimerClock};
 pub(super) struct Simulated {
     pub(super) clock: VirtualClock,
     state: Arc<State>,
-    /// Called when the wall clock was set. Dropped with the timer.
+    /// The closure that the wall clock calls when it is set. The drop of the timer ends the calls.
     _tell: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// Changed on the loop's thread only, where posts look at it, too.
+/// The state of a timer, which only the loop's thread uses, also in posts.
 #[derive(Default)]
 struct State {
-    /// A deadline is pending, or has passed and was not received.
+    /// True if a deadline is pending, or has passed and was not received.
     armed: AtomicBool,
-    /// The number of the setting of the wall clock that the timer knows of.
+    /// The number of times that the wall clock had been set at the last arm.
     known: AtomicU64,
 }
 
@@ -33,7 +33,7 @@ impl State {
         self.armed.load(Ordering::Relaxed)
     }
 
-    /// Returns true if the wall clock was set while the timer was armed, and nobody was told.
+    /// Returns true if the wall clock was set while the timer was armed, without a report.
     fn has_news(&self, clock: &VirtualClock) -> bool {
         self.is_armed() && self.known.load(Ordering::Relaxed) != clock.wall_sets()
     }
@@ -41,7 +41,7 @@ impl State {
 
 impl Simulated {
     pub(super) fn new<C: OsClock>(clock: VirtualClock, handle: &Handle, slot: &Slot) -> Simulated {
-        // Exact, as a kernel timer is.
+        // A kernel timer has no slack.
         slot.be_exact();
         let state = Arc::new(State::default());
         let mut tell = None;
@@ -50,7 +50,7 @@ impl Simulated {
             let (clock, state) = (clock.clone(), state.clone());
             let told: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
                 let (clock, state) = (clock.clone(), state.clone());
-                // Without a reactor nobody waits.
+                // The post fails if the reactor is gone, and no loop waits.
                 let _ = remote.post(move |handle| {
                     if state.has_news(&clock) {
                         let _ = handle.reset_timer_at(id, Time::ZERO);
@@ -90,7 +90,7 @@ impl Simulated {
         slot.is_due() || self.has_news::<C>()
     }
 
-    /// Takes the news that the clock was set, or else the expiry. `scheduled` is what was armed.
+    /// Takes the report of a set clock, or else the expiry. `scheduled` is the armed time.
     pub(super) fn try_take<C: OsClock>(
         &self,
         slot: &Slot,
@@ -105,7 +105,7 @@ impl Simulated {
             return None;
         }
         if C::nanos(C::virtual_now(&self.clock)) < C::nanos(scheduled) {
-            // A post came after the news.
+            // The post of a set clock came after its report.
             self.arm::<C>(slot, scheduled);
             return None;
         }

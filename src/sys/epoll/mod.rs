@@ -73,8 +73,8 @@ impl Poller {
         if interest.is_readable() {
             flags |= libc::EPOLLIN | libc::EPOLLRDHUP;
         }
-        // The end of the input is reported unasked, like a hang-up. It is not in level mode, which
-        // would repeat it, nor beside an interest, whose report it could use up.
+        // Without an interest the end of the input is reported, like a hang-up. Level mode would
+        // repeat that report. Beside an interest it could use up the interest's report.
         if !interest.is_readable() && !interest.is_writable() && mode != Mode::Level {
             flags |= libc::EPOLLRDHUP;
         }
@@ -125,7 +125,7 @@ impl Poller {
     /// Returns true if timeouts are counted in nanoseconds: the kernel has `epoll_pwait2`. One
     /// syscall.
     fn has_fine_timeout(&self) -> bool {
-        // A real wait must not be tried: it would take an edge event. The kernel refuses this call.
+        // The kernel refuses this call, because a successful wait would take an edge event.
         let refused = syscall::epoll_pwait2(self.epoll.as_fd(), &mut [], &Timespec::ZERO);
         !refused.is_err_and(|error| is_missing(&error))
     }
@@ -155,12 +155,12 @@ const AHEAD: u64 = 100_000;
 /// is in fs/select.c, `select_estimate_accuracy`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutSlack {
-    /// Timeouts are in ns: the kernel has `epoll_pwait2`.
+    /// True if timeouts are in ns, because the kernel has `epoll_pwait2`.
     fine: bool,
-    /// The slack is at least this many ns (`PR_GET_TIMERSLACK`).
+    /// The least slack in ns (`PR_GET_TIMERSLACK`).
     least: u64,
-    /// The slack is at least this share of the timeout: 1/1000, or 1/200 for a process that is
-    /// nice. 0: no slack, for a real-time thread.
+    /// The divisor of the least share of the timeout: 1,000, or 200 for a process that is nice.
+    /// Zero stands for no slack, in a real-time thread.
     divisor: u64,
 }
 
@@ -333,19 +333,19 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_used_where_the_slack_covers_the_kernels_own() {
+    fn enough_slack_replaces_the_timer_by_a_timeout() {
         let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
         let at = |us: u64| Time::from_nanos(us * 1_000);
         let timeout = |now, earliest, latest| kernel.timeout(at(now), at(earliest), at(latest));
-        // 1 s with 1 ms of room: 0.1 % of the longest wait is a little more than that.
+        // The wait takes 1 s with 1 ms of slack. 0.1 % of the longest wait is a little more.
         assert_eq!(timeout(0, 1_000_000, 1_001_000), None);
         assert_eq!(timeout(0, 1_000_000, 1_002_000), Some(Duration::from_nanos(1_000_998_000)));
-        // At least 50 us.
+        // The slack must be at least 50 us.
         assert_eq!(timeout(1_000, 2_000, 2_049), None);
         assert_eq!(timeout(1_000, 2_000, 2_050), Some(Duration::from_millis(1)));
-        // At most 100 ms.
+        // The slack of the kernel is at most 100 ms.
         assert_eq!(timeout(0, 3_600_000_000, 3_600_100_000), Some(Duration::from_secs(3_600)));
-        // Due already, so there is no wait.
+        // A past deadline needs no wait.
         assert_eq!(timeout(1_000, 900, 1_020), None);
         let nice = TimeoutSlack { divisor: 200, ..kernel };
         assert_eq!(nice.timeout(at(0), at(1_000_000), at(1_002_000)), None);
@@ -354,14 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_ends_at_the_deadline_or_just_before() {
+    fn a_shortened_timeout_ends_by_the_deadline() {
         let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
         let at = |us: u64| Time::from_nanos(us * 1_000);
         let us = |n| Some(Duration::from_micros(n));
         let timeout = |kernel: TimeoutSlack, due| kernel.timeout_ahead(at(1_000), at(due));
         assert_eq!(timeout(kernel, 2_000), us(950));
         assert_eq!(timeout(kernel, 101_000), us(99_900));
-        // A wait that may end much too early, one shorter than the slack, and the past.
+        // No timeout suits a wait that may end too early, one shorter than the slack, or the past.
         assert_eq!([1_002_000, 1_050, 1_000, 500].map(|due| timeout(kernel, due)), [None; 4]);
         let nice = TimeoutSlack { divisor: 200, ..kernel };
         assert_eq!([11_000, 31_000].map(|due| timeout(nice, due)), [us(9_950), None]);
@@ -381,10 +381,10 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_what_the_kernel_takes_at_most() {
+    fn the_kernel_limits_the_event_buffer() {
         let most = |asked| Events::brought_into_range(asked);
         assert_eq!([most(0), most(1), most(1_000)], [1, 1, 1_000]);
-        // fs/eventpoll.c: EP_MAX_EVENTS.
+        // The kernel's limit is EP_MAX_EVENTS in fs/eventpoll.c.
         assert_eq!(most(usize::MAX), i32::MAX as usize / size_of::<libc::epoll_event>());
     }
 

@@ -36,7 +36,7 @@ impl ProcessFd {
         Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
     }
 
-    /// Sends a signal. `None` where the system or a filter refuses the call as unknown.
+    /// Sends a signal. Returns `None` if the system or a filter refuses the call as unknown.
     pub(crate) fn signal(&self, signal: i32) -> Option<io::Result<()>> {
         let (call, fd) = (libc::SYS_pidfd_send_signal, self.fd.as_raw_fd());
         let info = std::ptr::null::<libc::siginfo_t>();

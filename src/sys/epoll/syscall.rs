@@ -1,11 +1,11 @@
-//! The system calls of a turn that sleeps, made in place.
+//! The system calls of a turn that sleeps, made without libc.
 //!
 //! Quirks handled here:
-//! - The kernel's own calls and returns overwrite the CPU's return predictor. A function that is
-//!   open across a system call therefore returns by a mispredicted jump, which takes 16 to 50 ns
-//!   (AMD EPYC, Linux 6.18; `docs/EXPERIMENTS.md`). libc's function for the call is such a
-//!   function. So on x86_64 the instruction stands in its caller. Elsewhere libc makes the call.
-//! - The kernel answers with the negative error, and libc with -1 and `errno`.
+//! - The kernel overwrites the CPU's return predictor. So a function that is open across a system
+//!   call returns by a mispredicted jump, which takes 16 to 50 ns (AMD EPYC, Linux 6.18;
+//!   `docs/EXPERIMENTS.md`). libc's function for the call is such a function. On x86_64 the caller
+//!   therefore contains the instruction. Elsewhere libc makes the call.
+//! - The kernel returns the negative errno, and libc returns -1 and sets `errno`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -75,7 +75,7 @@ pub(super) fn write(fd: BorrowedFd<'_>, number: u64) -> io::Result<usize> {
     }
 }
 
-/// Arms a timerfd. The kernel's struct must be libc's, too.
+/// Arms a timerfd. libc must have the kernel's layout of the struct.
 #[inline(always)]
 pub(super) fn timerfd_settime(
     fd: BorrowedFd<'_>,
@@ -101,13 +101,13 @@ pub(super) fn timerfd_settime(
 /// Makes a system call.
 ///
 /// # Safety
-/// The arguments are what the call asks for.
+/// The arguments must be valid for the call.
 #[cfg(in_place)]
 #[inline(always)]
 unsafe fn syscall(number: libc::c_long, [a, b, c, d, e, f]: [usize; 6]) -> isize {
     let answer;
-    // SAFETY: by the contract. The instruction changes rax, rcx and r11, and what the call writes
-    // to: the compiler takes all memory for changed.
+    // SAFETY: by the contract. The instruction changes rax, rcx, r11 and the memory that the call
+    // writes. The compiler assumes that all memory has changed.
     unsafe {
         std::arch::asm!(
             "syscall",

@@ -11,8 +11,8 @@
 //!   as well, *after* having armed.
 //! - No signal interrupts `settime`, but a filter of syscalls may answer `EINTR`: the timer is
 //!   *not* armed then.
-//! - An interrupt of its own delivers a deadline in the past, so a look right after `arm` may miss
-//!   it.
+//! - A separate interrupt delivers a deadline in the past, so a poll right after `arm` may miss the
+//!   expiry.
 
 use std::fs::File;
 use std::io::{self, Read};

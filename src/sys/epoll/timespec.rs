@@ -1,4 +1,4 @@
-//! Times for raw Linux syscalls: 64-bit numbers on every architecture.
+//! Times for raw Linux syscalls, which are 64-bit numbers on every architecture.
 //!
 //! Quirks handled here:
 //! - On 32-bit systems `libc::timespec` is two 32-bit numbers. Syscalls of Linux 5.1 or later know
@@ -17,7 +17,7 @@ use super::super::check;
 use super::super::time::{LAST_SECOND, timespec};
 use super::{is_missing, syscall};
 
-/// `struct __kernel_timespec`.
+/// The `struct __kernel_timespec` of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Timespec {
@@ -38,7 +38,7 @@ impl Timespec {
     }
 }
 
-/// `struct __kernel_itimerspec`.
+/// The `struct __kernel_itimerspec` of the kernel.
 #[repr(C)]
 pub(super) struct Itimerspec {
     interval: Timespec,
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-    /// Returns the seconds that a timer of `clock` is armed for.
+    /// Arms a timer of `clock`, and returns the seconds until its deadline.
     fn armed_for(
         clock: libc::clockid_t,
         settime: fn(BorrowedFd<'_>, libc::c_int, Duration) -> io::Result<()>,
@@ -125,7 +125,7 @@ mod tests {
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         settime(fd.as_fd(), libc::TFD_TIMER_ABSTIME, value).unwrap();
-        // The kernel's text is "it_value: (seconds, nanoseconds)", the time that is left.
+        // The kernel's text is "it_value: (seconds, nanoseconds)", the remaining time.
         let info =
             std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
         let left = info.lines().find_map(|line| line.strip_prefix("it_value: (")).unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_is_armed_for_what_was_asked() {
+    fn a_timer_is_armed_for_the_requested_time() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         for away in [1_000, 1 << 32] {
             let value = now + Duration::from_secs(away);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_is_armed_for_what_it_can() {
+    fn an_old_kernel_gets_its_longest_timer() {
         let left = armed_for(libc::CLOCK_MONOTONIC, timerfd_settime32, Duration::MAX);
         let most = if SAME_AS_LIBC { 9_000_000_000 } else { 1_000_000_000 };
         assert!(left > most, "{left} s");

@@ -1,5 +1,5 @@
-//! `struct kevent` and the two calls, which differ from system to system in widths and numbers: the
-//! one file that knows.
+//! `struct kevent` and the two calls. Only this file has their widths and numbers, which differ
+//! from system to system.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,7 +14,7 @@ use super::super::{call, check, uninterrupted};
 #[cfg(not(linux))]
 use libc as os;
 
-/// libkqueue's declarations, which libc does not have.
+/// The declarations of libkqueue, which libc does not have.
 #[cfg(linux)]
 mod os {
     use libc::{c_int, c_short, c_uint, c_ushort, c_void, timespec};
@@ -66,7 +66,7 @@ const _: () = {
     assert!(libc::EV_EOF as u32 == bits::EV_EOF);
 };
 
-/// An id travels in `udata`, which is a pointer.
+/// An id is stored in `udata`, which is a pointer.
 const _: () = assert!(size_of::<usize>() == 8, "on kqueue pollmux runs on 64-bit systems only");
 
 pub(super) const NOTE_TRIGGER: u32 = os::NOTE_TRIGGER;
@@ -85,12 +85,12 @@ pub(super) const SYSTEM: System = System::DragonFly;
 #[cfg(linux)]
 pub(super) const SYSTEM: System = System::Libkqueue;
 
-/// A kevent as the system has it.
+/// A kevent in the layout of the system.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(super) struct Raw(os::kevent);
 
-// SAFETY: `udata` is a number of ours that nobody takes for a pointer.
+// SAFETY: `udata` is a number of this crate, and no code uses it as a pointer.
 unsafe impl Send for Raw {}
 // SAFETY: as above.
 unsafe impl Sync for Raw {}
@@ -129,9 +129,9 @@ impl Raw {
         raw
     }
 
-    /// `None` for a filter that is not ours.
+    /// Converts the kevent. Returns `None` for an unknown filter.
     pub(super) fn read(&self) -> Option<Kevent> {
-        // Copied out: on macOS the struct is packed.
+        // On macOS the struct is packed, so the fields are copied.
         let raw = self.0;
         let filter = match raw.filter {
             os::EVFILT_READ => Filter::Read,
@@ -152,7 +152,7 @@ impl Raw {
     }
 }
 
-/// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
+/// Makes a kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
 pub(super) fn kqueue() -> io::Result<PollerFd> {
     // SAFETY: the call takes no arguments.
     let fd = call("kqueue", || unsafe { os::kqueue() })?;
@@ -163,8 +163,8 @@ pub(super) fn kqueue() -> io::Result<PollerFd> {
     Ok(PollerFd::new(fd))
 }
 
-/// Applies `changes`, then waits for up to `events.len()` events and says how many there are;
-/// without room for any it does not wait.
+/// Applies `changes`, waits for up to `events.len()` events, and returns their number. Does not
+/// wait if `events` is empty.
 pub(super) fn kevent(
     kq: &PollerFd,
     changes: &[Raw],
@@ -177,21 +177,21 @@ pub(super) fn kevent(
     kevent_of(kq.as_fd(), changes, events, timeout)
 }
 
-/// Applies changes of which the first that fails is an error; the others after it are not made.
-/// Fetches no events.
+/// Applies changes. Fails at the first change that fails, and makes no later changes. Fetches no
+/// events.
 pub(super) fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
     at_once(kq, changes, &mut []).map(drop)
 }
 
-/// [`kevent`] without a wait. No signal interrupts it: it is called again then.
+/// Calls [`kevent`] without a wait, and repeats an interrupted call.
 pub(super) fn at_once(kq: &PollerFd, changes: &[Raw], events: &mut [Raw]) -> io::Result<usize> {
     uninterrupted(|| kevent(kq, changes, events, Some(Duration::ZERO))).map_err(|error| {
-        // Other errors are those of a change.
+        // Any other error is that of a change.
         if error.raw_os_error() == Some(libc::EINTR) { of_call(error, "kevent") } else { error }
     })
 }
 
-/// Applies a change to a filter that may be gone, which is as good.
+/// Applies a change to a filter. A missing filter is no error.
 pub(super) fn change_if_there(kq: &PollerFd, raw: Raw) -> io::Result<()> {
     match change(kq, &[raw]) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -199,7 +199,7 @@ pub(super) fn change_if_there(kq: &PollerFd, raw: Raw) -> io::Result<()> {
     }
 }
 
-/// [`kevent`], of an fd that may be none of ours.
+/// Calls [`kevent`] for an fd that may be no kqueue of this crate.
 pub(super) fn kevent_of(
     kq: BorrowedFd<'_>,
     changes: &[Raw],
@@ -209,8 +209,8 @@ pub(super) fn kevent_of(
     let timeout = timeout.map(timespec);
     let timeout =
         timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
-    // SAFETY: `Raw` is a kevent and nothing else; `changes` is valid for reads and `events` for
-    // writes of as many as are said, `timeout` is null or valid for the length of the call.
+    // SAFETY: `Raw` is a kevent. `changes` is valid for reads and `events` for writes of the given
+    // lengths. `timeout` is null or valid for the length of the call.
     let n = unsafe {
         os::kevent(
             kq.as_raw_fd(),
@@ -224,7 +224,7 @@ pub(super) fn kevent_of(
     Ok(check(n)? as usize)
 }
 
-/// The system's release, as `uname` says it.
+/// Returns the release of the system from `uname`.
 pub(super) fn release() -> String {
     // SAFETY: a utsname is arrays of characters, for which zero is a value.
     let mut name: libc::utsname = unsafe { std::mem::zeroed() };

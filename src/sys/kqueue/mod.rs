@@ -1,19 +1,19 @@
-//! The poller on macOS and the BSDs: a kqueue. (And on Linux, from a library, for tests.)
+//! The poller on macOS and the BSDs: a kqueue. (For tests also on Linux, from a library.)
 //!
 //! Quirks handled here:
-//! - A kqueue knows fds by direction and forgets. To add an fd twice is no error, and an fd that
-//!   wants to read and write has two events. `Book` remembers the fds. So the same mistakes are
-//!   errors as on epoll, and an fd has one event a wait. A one-shot is over for both directions
-//!   when it has fired for one.
-//! - Adding a filter again changes neither `EV_CLEAR` nor `EV_DISPATCH` of the one that is there:
+//! - A kqueue has a filter for each direction of an fd, and forgets closed fds. Adding an fd twice
+//!   is no error, and an fd with both interests has two events. `Book` remembers the fds. So the
+//!   same mistakes are errors as on epoll, and an fd has one event a wait. If a one-shot has fired
+//!   for one direction, it is over for both.
+//! - Adding a filter again changes neither `EV_CLEAR` nor `EV_DISPATCH` of the existing filter. So
 //!   `modify` deletes and adds, in one call.
-//! - Changes that must not fetch events ask for receipts: those take all the room there is. The
-//!   call that waits asks for none, because a receipt ends it.
-//! - A change that fails is an event with `EV_ERROR` and ends the call at once; `arm_and_wait`
-//!   gives it back as its error.
-//! - Kernels that count ticks round, and no kernel takes every duration. A timer that fires before
-//!   its deadline is armed again, and is not reported.
-//! - The library on Linux finds a kqueue by the number of its fd: it is shared, never duplicated.
+//! - Changes that must not fetch events ask for receipts, which take all the room for events. The
+//!   call that waits asks for no receipts, because a receipt ends the wait.
+//! - A change that fails is an event with `EV_ERROR` and ends the call at once. `arm_and_wait`
+//!   returns that error.
+//! - Kernels that count ticks round times, and no kernel takes every duration. A timer that fires
+//!   before its deadline is armed again, and is not reported.
+//! - The library on Linux finds a kqueue by the number of its fd, so the fd is never duplicated.
 
 mod abi;
 mod nested;
@@ -41,7 +41,7 @@ use super::{Interest, Mode, Readiness, Time, Watch, has_fd};
 pub(super) const ARMS_IN_WAIT: bool = true;
 pub(super) const NESTS: bool = !cfg!(flat);
 
-/// Its timers and wakers have clones.
+/// A kqueue. Its timers and wakers have clones of it.
 #[derive(Clone, Debug)]
 pub(super) struct Poller {
     queue: Arc<Queue>,
@@ -53,27 +53,27 @@ struct Queue {
     book: Mutex<Book>,
 }
 
-/// The book of the kqueue. Locked for registrations, arms and batches with fds or timers in them,
-/// never while waiting.
+/// The book of the kqueue. It is locked for registrations, for arms, and for batches with fds or
+/// timers, but never during a wait.
 #[derive(Debug, Default)]
 struct Book {
-    /// By the number of the fd.
+    /// The fds, by their numbers.
     fds: Vec<Entry>,
-    /// By their ident: the deadline in ns, `u64::MAX` for a timer that is not armed.
+    /// The deadlines of the timers in ns, by their idents. `u64::MAX` stands for a disarmed timer.
     timers: Vec<u64>,
     free_timers: Vec<usize>,
     wakers: usize,
-    /// The number of the batch that is being looked at.
+    /// The number of the present batch.
     batch: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    /// `None` for an fd that is not in.
+    /// The interest and the mode, or `None` for an fd that is not registered.
     how: Option<(Interest, Mode)>,
     id: u64,
-    /// The last batch that it was in, and there: its place, and whether it fired for reading and
-    /// for writing.
+    /// The last batch with the fd. The next fields are its place there, and its directions that
+    /// have fired.
     batch: u64,
     at: usize,
     fired: [bool; 2],
@@ -96,13 +96,12 @@ impl Poller {
         self.queue.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Applies changes, see [`abi::change`].
+    /// Applies changes as [`abi::change`] does.
     fn change(&self, changes: &[Raw]) -> io::Result<()> {
         abi::change(&self.queue.kq, changes)
     }
 
-    /// Applies all of the changes, and says of each what came of it: 0, or an errno. Fetches no
-    /// events.
+    /// Applies all changes, and returns the result of each: 0, or an errno. Fetches no events.
     fn change_each<const N: usize>(&self, changes: &[Kevent]) -> io::Result<[i64; N]> {
         let mut list = [Raw::EMPTY; N];
         for (raw, change) in list.iter_mut().zip(changes) {
@@ -147,12 +146,12 @@ impl Poller {
         Ok(())
     }
 
-    /// Returns true if `fd` is in. The kernel forgets an fd that is closed, and the book does not:
-    /// another one may have the number by now.
+    /// Returns true if `fd` is registered. The kernel forgets a closed fd and the book does not, so
+    /// another file may have the number by now.
     fn has(&self, book: &mut Book, fd: BorrowedFd<'_>) -> bool {
         let entry = *book.entry(fd);
         let Some((interest, _)) = entry.how else { return false };
-        // No flags at all: a look whether it is there.
+        // A change without flags only tests if the filter exists.
         let looks = filters(interest)
             .map(|filter| Raw::new(change(fd, filter, 0, entry.id)))
             .collect::<Vec<_>>();
@@ -167,7 +166,7 @@ impl Poller {
         there
     }
 
-    /// Takes the filters of `former` out and puts those of `interest` in.
+    /// Removes the filters of `former` and adds those of `interest`.
     fn replace(
         &self,
         book: &mut Book,
@@ -192,10 +191,10 @@ impl Poller {
             match error as i32 {
                 0 if adds => added = added | direction(change.filter),
                 0 => {}
-                // The fd had been closed: another one has its number now.
+                // The registered fd was closed, and another file has its number now.
                 libc::ENOENT if !adds => failed = Some(libc::ENOENT),
-                // A pipe whose other end is gone cannot be waited for in this direction; the other
-                // one tells.
+                // A pipe whose other end is gone cannot be waited for in this direction. The filter
+                // of the other direction reports the end.
                 libc::EPIPE if adds && interest == Interest::BOTH => {}
                 error => failed = failed.or(Some(error)),
             }
@@ -209,7 +208,7 @@ impl Poller {
         for filter in filters(added) {
             self.change(&[Raw::new(change(fd, filter, EV_DELETE, id))])?;
         }
-        // A file that is in stays in, with as much of what was asked for before as there can be.
+        // A registered file stays registered, with the former interest as far as possible.
         if let (Some((_, mode)), former_id) = before {
             if error != libc::ENOENT {
                 let mut kept = Interest::NONE;
@@ -243,7 +242,7 @@ impl Poller {
         timer.armed_by(deadline, |changes| self.wait_with(changes, events, timeout))
     }
 
-    /// Waits; `changes` go with the first call.
+    /// Waits. The first call also applies `changes`.
     fn wait_with(
         &self,
         mut changes: &[Raw],
@@ -272,8 +271,8 @@ impl Poller {
         }
     }
 
-    /// Turns the first `n` kevents of the list into events. When one of them is a change that
-    /// failed it is the error, and the others are there.
+    /// Converts the first `n` kevents of the list into events. If one of them is a failed change,
+    /// the result is its error, and the other events are in the list.
     fn take(&self, n: usize, events: &mut Events) -> io::Result<()> {
         let Events { list, found, .. } = events;
         let mut error = None;
@@ -295,7 +294,7 @@ impl Poller {
             let batch = book.batch;
             if kevent.filter == Filter::Timer {
                 match book.timers.get_mut(kevent.ident) {
-                    None | Some(&mut u64::MAX) => {} // disarmed meanwhile
+                    None | Some(&mut u64::MAX) => {} // the timer was disarmed meanwhile
                     Some(&mut deadline) if Time::now().as_nanos() < deadline => {
                         timer::arm(self, kevent.ident, kevent.id, Time::from_nanos(deadline))?;
                     }
@@ -307,7 +306,7 @@ impl Poller {
                 continue;
             }
             let Some(entry) = book.fds.get_mut(kevent.ident) else { continue };
-            let Some((interest, mode)) = entry.how else { continue }; // taken out meanwhile
+            let Some((interest, mode)) = entry.how else { continue }; // deregistered meanwhile
             if entry.batch != batch {
                 (entry.batch, entry.at, entry.fired) = (batch, found.len(), [false; 2]);
                 found.push(Event { id: kevent.id, readiness });
@@ -331,7 +330,7 @@ impl Poller {
         book
     }
 
-    /// A one-shot that has fired in one direction is over in the other one, too.
+    /// Disables the other direction of a one-shot that has fired.
     fn disable_other_half(&self, book: &mut Book, kevent: &Kevent) -> io::Result<()> {
         let other = match kevent.filter {
             Filter::Read => Filter::Write,
@@ -355,7 +354,7 @@ impl Poller {
     }
 }
 
-/// A timeout would save nothing: an arm goes with the wait.
+/// The slack of timeouts, which are not used, because one call arms and waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutSlack;
 
@@ -389,12 +388,12 @@ fn direction(filter: Filter) -> Interest {
     if filter == Filter::Write { Interest::WRITABLE } else { Interest::READABLE }
 }
 
-/// Returns true if `fd` is a kqueue: of others no events can be asked for. One syscall.
+/// Returns true if `fd` is a kqueue. One syscall, which fails for other files.
 pub(super) fn is_kqueue(fd: BorrowedFd<'_>) -> bool {
     abi::kevent_of(fd, &[], &mut [], Some(Duration::ZERO)).is_ok()
 }
 
-/// Urgent data has a filter on some systems only, and another one each.
+/// Fails for urgent data, which has a filter only on some systems, and a different one on each.
 fn can_wait_for(interest: Interest) -> io::Result<()> {
     if interest.is_priority() {
         return Err(io::Error::new(
@@ -412,7 +411,7 @@ fn change(fd: BorrowedFd<'_>, filter: Filter, flags: u32, id: u64) -> Kevent {
 pub(super) struct Events {
     list: Box<[Raw]>,
     found: Vec<Event>,
-    /// The last wait filled the list.
+    /// True if the last wait has filled the list.
     full: bool,
 }
 

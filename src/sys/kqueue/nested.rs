@@ -1,15 +1,15 @@
-//! Objects that are an fd on Linux and a filter here. Each is a small kqueue with that one filter,
-//! and another kqueue, or any poller, waits for it.
+//! Objects that are an fd on Linux and a filter on kqueue. Each is a small kqueue with one filter,
+//! and another poller waits for that kqueue.
 //!
 //! Quirks handled here:
-//! - The outer kqueue reports an event of the inner one when it comes, and not again while it is
-//!   there. So a timer is read, and taken out before it is armed anew. The end of a process stays.
+//! - The outer kqueue reports an event of the inner kqueue once, when it comes. So a timer is read,
+//!   and deleted before it is armed anew. The end of a process stays.
 //! - No system has timers on a clock that counts suspend. Some have timers on the wall clock
 //!   (`../kevent.rs`), and none reports that the clock was set.
-//! - A process that has ended may be no process any more (`ESRCH`), also when it has not been
-//!   waited for. Then a timer stands for its end, and is due at once.
+//! - The kernel may report an ended process as missing (`ESRCH`), even if it has not been waited
+//!   for. Then a timer that is due at once stands for the end.
 //! - The end of a process is reported a moment before `waitpid` has its status.
-//! - The library's kqueues cannot be waited for (cfg `flat`).
+//! - No poller can wait for the kqueues of some libraries (cfg `flat`).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use super::super::{Expiry, Time, TimerClock, has_fd, nanos};
 use super::abi::{self, Kevent, NOTE_EXIT, Raw, change, change_if_there};
 use super::timer::{STEPS, timers};
 
-/// A kqueue of its own.
+/// Makes an inner kqueue.
 fn nested() -> io::Result<PollerFd> {
     if !super::NESTS {
         let text = "a kqueue of this library cannot wait for another one";
@@ -31,7 +31,7 @@ fn nested() -> io::Result<PollerFd> {
     abi::kqueue()
 }
 
-/// Takes the event, if it is there.
+/// Takes a pending event. Returns false if there is none.
 fn take(kq: &PollerFd) -> io::Result<bool> {
     Ok(abi::at_once(kq, &[], &mut [Raw::EMPTY])? > 0)
 }
@@ -43,9 +43,9 @@ fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
 #[derive(Debug)]
 pub(crate) struct TimerFd {
     kq: PollerFd,
-    /// The flag for `data` that is a time of day.
+    /// The flag for a time of day in `data`.
     wall: Option<u32>,
-    /// ns; `u64::MAX` when it is not armed.
+    /// The deadline in ns, or `u64::MAX` if the timer is not armed.
     deadline: AtomicU64,
 }
 
@@ -71,14 +71,13 @@ impl TimerFd {
         self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
         let timers = timers();
         let (fflags, data) = match self.wall {
-            // A time before 1970 or the boot is refused by some systems; one that is past is due at
-            // once anywhere.
+            // Some systems refuse a time before 1970 or the boot. A past time is armed as due at
+            // once.
             Some(_) if deadline.as_nanos() <= self.now() => (timers.fflags, 1),
             Some(wall) => (timers.fflags | wall, timers.wall_data(deadline.as_nanos())),
             None => (timers.fflags, timers.data(deadline.as_nanos(), self.now())),
         };
-        // The middle one cannot fail, and makes the last one a new event for who waits for this
-        // kqueue.
+        // The deletion cannot fail, and makes the last change a new event for the outer poller.
         const ADD: u32 = EV_ADD | EV_ONESHOT;
         let changes: [Raw; STEPS] = [ADD, EV_DELETE, ADD].map(|flags| timer(flags, fflags, data));
         change(&self.kq, &changes)
@@ -106,7 +105,7 @@ impl TimerFd {
         Ok(Expiry::Expired)
     }
 
-    /// ns on the timer's own clock.
+    /// Returns the ns on the timer's clock.
     fn now(&self) -> u64 {
         match self.wall {
             Some(_) => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos),
@@ -149,7 +148,7 @@ impl ProcessFd {
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
     }
 
-    /// No call takes a kqueue in place of a process's number.
+    /// Returns `None`, because no call sends a signal through a kqueue.
     pub(crate) fn signal(&self, _: i32) -> Option<io::Result<()>> {
         None
     }
@@ -162,14 +161,14 @@ impl ProcessFd {
     }
 }
 
-/// Returns true for an error that is a sandbox's, and not about the process.
+/// Returns true for an error of a sandbox, which says nothing about the process.
 fn is_refusal(error: &io::Error) -> bool {
     let refusals = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::ENOTSUP];
     error.raw_os_error().is_some_and(|errno| refusals.contains(&errno))
 }
 
-/// Returns true if `pid`, of which the kernel has said that it does not run, is a child that was
-/// not waited for. A system that cannot say is taken at the caller's word.
+/// Returns true if `pid`, which does not run according to the kernel, is a child that was not
+/// waited for. On a system that cannot tell, the result is true.
 fn is_zombie(pid: u32) -> bool {
     cfg!(target_os = "openbsd") || is_unwaited(pid)
 }
@@ -189,9 +188,9 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// A kernel that rounds down, or one that was asked for less than the whole time.
+    /// A timer is early if the kernel rounds down, or if the backend asked for a part of the time.
     #[test]
-    fn a_timer_that_fires_too_early_is_armed_again_when_it_is_read() {
+    fn reading_an_early_timer_re_arms_it() {
         let (poller, timer) =
             (Poller::new().unwrap(), TimerFd::new(TimerClock::Monotonic).unwrap());
         poller.register(timer.as_fd(), Watch::for_edges(1)).unwrap();
@@ -212,8 +211,8 @@ mod tests {
                 assert_eq!(wait(), Expiry::Expired);
             }
             assert!(Time::now() >= deadline);
-            // When the thread was kept from its core the deadline has passed before the look at it:
-            // again then.
+            // If the thread was preempted, the deadline has passed before the read. Then the test
+            // repeats.
             if early == Expiry::Pending {
                 break;
             }
@@ -221,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn to_ask_for_a_zombie_neither_waits_nor_takes_its_status() {
+    fn checking_for_a_zombie_keeps_its_status() {
         let mut child = Command::new("sh")
             .args(["-c", "read line; exit 3"])
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        is_zombie(child.id()); // it runs, and is not waited for
+        is_zombie(child.id()); // the child still runs
         drop(child.stdin.take());
         let end = ProcessFd::new(child.id()).unwrap();
         while !end.is_ending() {

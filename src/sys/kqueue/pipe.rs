@@ -1,9 +1,7 @@
-//! A pipe that says that something has happened: for signal handlers, and where a kqueue has no
-//! `EVFILT_USER`.
+//! A pipe as a flag, for signal handlers, and for wakers of a kqueue without `EVFILT_USER`.
 //!
 //! Quirks handled here:
-//! - Each write is a new edge. A pipe that nobody reads is full some day: then it is emptied,
-//!   because only a write is a new edge.
+//! - Only a write makes a new edge. A pipe without reads becomes full, and is then emptied.
 //! - macOS has no `pipe2`.
 
 use std::fs::File;
@@ -12,8 +10,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::super::{INTERRUPTIONS, call, has_fd, uninterrupted};
 
-/// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for
-/// edges it need not be lowered.
+/// An fd that any thread raises, also in a signal handler: a pipe here. A waiter for edges need not
+/// lower the flag.
 #[derive(Debug)]
 pub(crate) struct Flag {
     reader: File,
@@ -21,13 +19,13 @@ pub(crate) struct Flag {
 }
 
 impl Flag {
-    /// One that is not raised (non-blocking, close-on-exec). One syscall, five on macOS.
+    /// Makes a flag that is not raised (non-blocking, close-on-exec). One syscall, five on macOS.
     pub(crate) fn new() -> io::Result<Flag> {
         let (reader, writer) = pipe()?;
         Ok(Flag { reader: reader.into(), writer: writer.into() })
     }
 
-    /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
+    /// Makes the fd readable, as a new edge. One syscall, retried when a signal interrupts it.
     pub(crate) fn raise(&self) -> io::Result<()> {
         let mut left = INTERRUPTIONS;
         loop {

@@ -1,10 +1,10 @@
 //! The kernel timer of a kqueue: `EVFILT_TIMER`, one-shot.
 //!
 //! Quirks handled here and in `../kevent.rs`:
-//! - No system but macOS takes a monotonic deadline. The others get the time that is left, rounded
-//!   up. So the timer ends late by the time between the reading of the clock and the call.
-//! - To add the timer again restarts it and takes a pending expiry away. On DragonFly it does not,
-//!   so there the timer is deleted in between.
+//! - Only macOS takes a monotonic deadline. The other systems get the remaining time, rounded up.
+//!   So the timer is late by the time between the reading of the clock and the call.
+//! - Adding the timer again restarts it and takes a pending expiry away. DragonFly does neither, so
+//!   there the timer is deleted first.
 //! - A timer that has fired is gone, so its deletion may fail with `ENOENT`, which does no harm.
 
 use std::io;
@@ -27,7 +27,7 @@ pub(super) const STEPS: usize = 3;
 
 impl Timer {
     pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Timer> {
-        timers(); // asked here, because to ask allocates
+        timers(); // the first call allocates
         let ident = {
             let book = &mut *poller.book();
             book.free_timers.pop().unwrap_or_else(|| {
@@ -62,8 +62,8 @@ impl Timer {
         self.poller.is(poller)
     }
 
-    /// Hands the changes that arm the timer to `apply`. If that fails the deadline is what it was;
-    /// unless it was interrupted, while it waited.
+    /// Hands the changes that arm the timer to `apply`. If `apply` fails, the former deadline
+    /// stays. An interrupted wait has armed the timer.
     pub(super) fn armed_by(
         &self,
         deadline: Time,
@@ -91,19 +91,19 @@ impl Drop for Timer {
         if !self.poller.is_here() {
             return;
         }
-        // Whatever fails, an event of a timer that is not armed is not reported.
+        // After a failure, too, no event of a disarmed timer is reported.
         let _ = self.disarm();
         self.poller.book().free_timers.push(self.ident);
     }
 }
 
-/// Arms the timer again that has fired too early.
+/// Arms a timer again that has fired too early.
 pub(super) fn arm(poller: &Poller, ident: usize, id: u64, deadline: Time) -> io::Result<()> {
     let (changes, n) = changes(timers(), ident, id, deadline);
     poller.change(&changes[..n])
 }
 
-/// The way in which the system here is asked.
+/// Returns the properties of the timers of this system.
 pub(super) fn timers() -> Timers {
     static TIMERS: OnceLock<Timers> = OnceLock::new();
     *TIMERS.get_or_init(|| Timers::of(abi::SYSTEM, &abi::release()))
@@ -140,10 +140,10 @@ mod tests {
         events.len()
     }
 
-    /// The way of systems that count in ms, or that do not restart a timer, works on other systems,
-    /// too.
+    /// The methods for systems that count in ms, or that do not restart a timer, also work on other
+    /// systems.
     #[test]
-    fn each_way_to_arm_replaces_the_deadline_and_takes_an_expiry_away() {
+    fn each_arm_replaces_deadline_and_pending_expiry() {
         let here = timers();
         for restarts in [true, false] {
             for (fflags, unit_ns) in [(here.fflags, here.unit_ns), (0, 1_000_000)] {
@@ -173,9 +173,9 @@ mod tests {
         }
     }
 
-    /// A kernel that rounds down, or one that was asked for less than the whole time.
+    /// A timer is early if the kernel rounds down, or if the backend asked for a part of the time.
     #[test]
-    fn a_timer_that_fires_too_early_is_armed_again_and_not_reported() {
+    fn an_early_expiry_is_re_armed_not_reported() {
         let poller = Poller::new().unwrap();
         let timer = Timer::new(&poller, 3).unwrap();
         let mut events = Events::with_capacity(4);
@@ -187,7 +187,7 @@ mod tests {
             assert!(Time::now() >= deadline);
             assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [3]);
         }
-        // A look, or a shorter wait, sees nothing.
+        // A poll, or a shorter wait, finds no event.
         for timeout in [ms(0), ms(2)] {
             let deadline = Time::now() + ms(100_000);
             timer.set(deadline);
@@ -196,7 +196,7 @@ mod tests {
             poller.wait(&mut events, Some(timeout)).unwrap();
             assert_eq!(events.len(), 0);
         }
-        // Nor does one that was disarmed when its event was on the way.
+        // A timer that is disarmed after its expiry has no event.
         timer.arm(Time::now()).unwrap();
         std::thread::sleep(ms(2)); // it has fired
         timer.set(Time::MAX);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_is_gone_leaves_its_place_to_the_next() {
+    fn a_new_timer_reuses_a_dropped_timers_place() {
         let poller = Poller::new().unwrap();
         for _ in 0..10 {
             let timers = [Timer::new(&poller, 3).unwrap(), Timer::new(&poller, 4).unwrap()];
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arm_that_fails_leaves_the_deadline_as_it_was() {
+    fn a_failed_arm_keeps_the_deadline() {
         let poller = Poller::new().unwrap();
         let timer = Timer::new(&poller, 3).unwrap();
         let deadline = Time::now() + ms(2);
@@ -224,7 +224,7 @@ mod tests {
         let mut events = Events::with_capacity(4);
         poller.wait(&mut events, None).unwrap();
         assert!(Time::now() >= deadline);
-        // An interrupted wait has armed.
+        // An interrupted wait has armed the timer.
         let interrupted = |_: &[Raw]| Err(io::Error::from_raw_os_error(libc::EINTR));
         assert!(timer.armed_by(deadline, interrupted).is_err());
         assert_eq!(timer.set(Time::MAX), deadline);

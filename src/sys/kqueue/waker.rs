@@ -1,13 +1,13 @@
 //! The waker of a kqueue: `EVFILT_USER`, or a pipe.
 //!
 //! Quirks handled here:
-//! - `NOTE_TRIGGER` together with `EV_CLEAR` clears itself on FreeBSD, NetBSD, OpenBSD and
-//!   DragonFly, and the wake-up is lost: `EV_CLEAR` goes with the registration only.
-//! - A trigger overwrites `udata`: it brings the id along.
-//! - NetBSD before 10 and OpenBSD before 7.8 do not have the filter and say `EINVAL`: there a pipe
-//!   is written to. See `pipe.rs`.
-//! - libkqueue before 2.7 lets no thread call `kevent` while another one waits with that kqueue:
-//!   there it is a pipe, too.
+//! - On FreeBSD, NetBSD, OpenBSD and DragonFly `NOTE_TRIGGER` together with `EV_CLEAR` clears the
+//!   event, and the wake-up is lost. So only the registration has `EV_CLEAR`.
+//! - A trigger overwrites `udata`, so each trigger has the id.
+//! - NetBSD before 10 and OpenBSD before 7.8 do not have the filter and return `EINVAL`. There the
+//!   waker is a pipe (`pipe.rs`).
+//! - With libkqueue before 2.7 no thread may call `kevent` while another thread waits with that
+//!   kqueue. There the waker is a pipe, too.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -60,7 +60,7 @@ impl Waker {
     #[inline]
     pub(crate) fn wake(&self) -> io::Result<()> {
         match &self.kind {
-            // The waker is gone if it has retired.
+            // The filter is gone if the waker has retired.
             Kind::User { ident, id } => {
                 change_if_there(&self.poller.queue.kq, user(*ident, 0, NOTE_TRIGGER, *id))
             }
@@ -78,7 +78,7 @@ impl Waker {
         if !self.poller.is_here() {
             return;
         }
-        // A failure leaves an event that nobody triggers, or one that is not there any more.
+        // A failure leaves an event that no thread triggers, or means that the event is gone.
         let _ = match &self.kind {
             Kind::User { ident, id } => self.poller.change(&[user(*ident, EV_DELETE, 0, *id)]),
             Kind::Pipe(flag) => self.poller.deregister(flag.as_fd()),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_wakes_once_for_wakes_that_nobody_waited_for() {
+    fn unawaited_wakes_coalesce_for_each_kind() {
         for make in KINDS {
             let poller = Poller::new().unwrap();
             let waker = make(&poller, u64::MAX).unwrap();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_that_is_gone_leaves_nothing_behind() {
+    fn a_dropped_waker_leaves_nothing_behind() {
         for make in KINDS {
             let poller = Poller::new().unwrap();
             let mut events = Events::with_capacity(2);

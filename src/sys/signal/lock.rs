@@ -1,7 +1,7 @@
-//! The lock of those who make and drop signal sets, the process that they are in, and masks.
+//! The lock for making and dropping signal sets, the name of the process, and signal masks.
 //!
 //! A forked child may have a copy of the lock whose holder exists only in the parent. So the lock
-//! carries its holder's process, and in another process it counts as nobody's.
+//! carries its holder's process, and counts as free in another process.
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::super::{INTERRUPTIONS, fork};
 use super::names::FAULTS;
 
-/// Names this process. A pid alone is another process's in another namespace, or at another time.
+/// Returns a name of this process. A pid alone may name another process in another namespace, or at
+/// another time.
 pub(super) fn process() -> u64 {
     // SAFETY: the call has no arguments, and cannot fail.
     let pid = unsafe { libc::getpid() };
@@ -22,13 +23,13 @@ pub(super) fn is_forked_from(process: u64) -> bool {
     (process >> 32) as u32 != fork::count()
 }
 
-/// The process of the holder, or 0.
+/// The name of the holder's process, or 0.
 static LOCK: AtomicU64 = AtomicU64::new(0);
 
-/// The lock of all that sets and restores actions. Its holder makes a few syscalls. No handler runs
-/// on the holder's thread, so that one which stands still never holds the lock.
+/// The lock for all changes of actions. Its holder makes a few syscalls. No handler runs on the
+/// holder's thread, so a stopped handler never holds the lock.
 pub(super) struct Locked {
-    /// The mask before. `None` if this system refuses to change it.
+    /// The former mask, or `None` if a filter refuses to change the mask.
     mask: Option<libc::sigset_t>,
     pub(super) process: u64,
 }
@@ -40,8 +41,8 @@ impl Locked {
         let mut looks = 0_u32;
         loop {
             let holder = LOCK.load(Ordering::Relaxed);
-            // A holder in another process is the thread of a parent that forked meanwhile. It is
-            // not here, and it leaves nothing half done that matters: see `install` and `restore`.
+            // A holder in another process is a thread of the parent during the fork. It does not
+            // exist here, and its unfinished changes do no harm (`install`, `restore`).
             let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
             let swap = || LOCK.compare_exchange_weak(holder, process, order, failed);
             if holder != process && swap().is_ok() {
@@ -90,8 +91,8 @@ fn no_signals() -> libc::sigset_t {
     unsafe { std::mem::zeroed() }
 }
 
-/// Sets or reads this thread's mask, and returns the one before. `None` if a filter of syscalls
-/// refuses that.
+/// Sets or reads this thread's mask, and returns the former mask. Returns `None` if a filter of
+/// syscalls refuses the call.
 pub(super) fn swap_mask(new: Option<&libc::sigset_t>) -> Option<libc::sigset_t> {
     let mut before = no_signals();
     let new = new.map_or(ptr::null(), ptr::from_ref);

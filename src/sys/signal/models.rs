@@ -1,5 +1,5 @@
-//! The loom models of `slots.rs`: a handler against the end of its set, at every instruction. How
-//! to run them: `channel/models.rs`.
+//! The loom models of `slots.rs`: a handler against the end of its set, at every instruction.
+//! `channel/models.rs` says how to run them.
 
 use loom::thread;
 
@@ -19,7 +19,7 @@ use crate::sys::models;
 const SIGNAL: i32 = 1;
 const PROCESS: u64 = 7;
 
-/// An fd that knows whether it is open.
+/// An fd that checks that it is closed once, and never raised afterwards.
 struct Fd(&'static AtomicUsize);
 
 impl Raise for Fd {
@@ -34,7 +34,7 @@ impl Drop for Fd {
     }
 }
 
-/// As in the program nothing of it is ever freed.
+/// Returns a table, which is never freed, as in a build.
 fn table() -> &'static Table<Fd> {
     Box::leak(Box::new(Table {
         head: AtomicPtr::new(std::ptr::null_mut()),
@@ -51,38 +51,39 @@ fn set(table: &'static Table<Fd>) -> (&'static Slot<Fd>, &'static AtomicUsize) {
     (slot, closed)
 }
 
-/// A handler. Returns true if it told somebody, and false if the signal must have its old action.
+/// Runs a handler. Returns true if a set got the signal, and false if the signal must take its old
+/// action.
 fn come(table: &'static Table<Fd>) -> bool {
     table.arrive(SIGNAL);
     table.deliver(SIGNAL, PROCESS).is_ok()
 }
 
 models! {
-    fn a_signal_is_told_or_left_over_at_the_end() {
+    fn a_signal_is_taken_or_left_once() {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
         let taken = table.take(slot).is_some();
         let left = slot.retire() & bit(SIGNAL) != 0;
         let told = handler.join().unwrap();
-        // Exactly one of: taken, left to the owner, left to the handler.
+        // The signal is taken, or left to the owner, or left to the handler, but only one of these.
         assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
         assert_eq!(left, left && !table.is_taken(SIGNAL), "a signal that is left was not taken");
-        assert_eq!(closed.load(Ordering::Acquire), 1, "the last one out closes the fd");
+        assert_eq!(closed.load(Ordering::Acquire), 1, "the last party to leave closes the fd");
     }
 
-    fn two_handlers_and_the_end_lose_nothing() {
+    fn two_handlers_against_the_end_lose_nothing() {
         let table = table();
         let (slot, closed) = set(table);
         let handlers = [(); 2].map(|()| thread::spawn(move || come(table)));
         let left = slot.retire() & bit(SIGNAL) != 0;
         let told = handlers.map(|handler| handler.join().unwrap());
-        // A signal that comes twice before it is looked at is told once.
+        // A signal that comes twice before a take is reported once.
         assert!(left || told != [true; 2]);
         assert_eq!(closed.load(Ordering::Acquire), 1);
     }
 
-    fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
+    fn a_slot_is_reused_beside_an_old_handler() {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -97,7 +98,7 @@ models! {
 
     fn a_new_set_takes_over_beside_a_handler() {
         let table = table();
-        // Two slots, of which the handler looks at the free one first.
+        // There are two slots, and the handler visits the free one first.
         let (old, _) = set(table);
         let (gone, _) = set(table);
         gone.retire();
@@ -105,7 +106,7 @@ models! {
         let (new, _) = set(table);
         let left = old.retire() & bit(SIGNAL) != 0;
         let told = handler.join().unwrap();
-        assert!(told, "one of the two sets was there all the time");
+        assert!(told, "one of the two sets always exists");
         if left && !table.is_taken(SIGNAL) {
             table.hand_on(SIGNAL, PROCESS);
         }
@@ -113,9 +114,9 @@ models! {
         assert_eq!(table.take(new), None);
     }
 
-    fn a_young_set_is_not_told_what_was_taken() {
+    fn a_new_set_gets_no_taken_signal() {
         let table = table();
-        // Two slots, of which the handler looks at the old set's first.
+        // There are two slots, and the handler visits that of the old set first.
         let (gone, _) = set(table);
         let (old, _) = set(table);
         gone.retire();
@@ -141,20 +142,20 @@ models! {
         assert!(table.is_taken(SIGNAL));
     }
 
-    fn a_signal_beside_a_take_is_taken_or_pending() {
+    fn a_signal_during_a_take_is_never_lost() {
         let table = table();
         let (slot, _) = set(table);
         assert!(come(table));
         let handler = thread::spawn(move || come(table));
         assert_eq!(table.take(slot), Some(SIGNAL));
         assert!(handler.join().unwrap());
-        // The first take may have had both.
+        // The first take may have taken both.
         let again = table.take(slot).is_some();
         assert!(again || !slot.is_pending());
         assert_eq!(slot.retire(), 0);
     }
 
-    fn what_one_set_took_another_does_not_give_back() {
+    fn a_taken_signal_is_never_given_back() {
         let table = table();
         let (takes, _) = set(table);
         let (never_looks, _) = set(table);

@@ -1,4 +1,5 @@
-//! Numbers of signals, which differ between systems, their names, and those that no set watches.
+//! The numbers of signals, which differ between systems, their names, and the signals that no set
+//! watches.
 
 use std::io;
 
@@ -25,7 +26,7 @@ pub(crate) fn name(signal: i32) -> Option<&'static str> {
     })
 }
 
-/// Faults of the running instruction: not to be watched, nor put off.
+/// The faults of the running instruction, which cannot be watched or delayed.
 pub(super) const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 
 /// Fails for a number that no set watches.
@@ -38,7 +39,7 @@ pub(crate) fn can_be_caught(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// The number, and the name if it has one here.
+/// Returns the number of a signal, and its name if it has one.
 fn named(signal: i32) -> String {
     match name(signal) {
         Some(name) => format!("{signal} ({name})"),

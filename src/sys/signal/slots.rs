@@ -1,36 +1,35 @@
-//! The table of sets that the signal handler walks. No thread waits for a handler that stands
-//! still.
+//! The table of sets that the signal handler walks. No thread waits for a stopped handler.
 //!
 //! The kernel may stop a handler between any two instructions, for any time. So the table is made
 //! of slots that are never freed, only reused, and each slot counts the handlers inside. The last
-//! party to leave closes the set's fd: the owner, or a handler that stood still.
+//! party to leave closes the set's fd: the owner, or a late handler.
 //!
-//! | state | means | next |
+//! | state | meaning | next |
 //! |---|---|---|
-//! | `FREE` | nobody has the slot | `claim`: `CLAIMED` |
+//! | `FREE` | no set has the slot | `claim`: `CLAIMED` |
 //! | `CLAIMED` | one thread fills in the slot | `LIVE` |
 //! | `LIVE` + n | a set; n handlers are inside | enter, leave: n; `retire`: `CLOSING` + n + 1 |
-//! | `CLOSING` + n | the set is gone; nobody enters | leave: n - 1; the last one closes: `FREE` |
+//! | `CLOSING` + n | no set; no handler enters | leave: n - 1; the last one closes: `FREE` |
 //!
-//! **No signal falls between a handler and the end of the set.** A handler sets its bit in
+//! **No signal is lost between a handler and the end of the set.** A handler sets its bit in
 //! `pending` and then leaves by a read-modify-write of `state`. `retire` changes `state` by such an
 //! operation and then sweeps `pending`. One of the two operations on `state` comes first:
-//! - The handler's: its bit happens before the sweep, which finds the bit.
-//! - The owner's: the handler sees `CLOSING` as it leaves and takes its bit back. If the sweep was
-//!   faster the bit is gone, and the owner answers for the signal.
+//! - If the handler is first, its bit happens before the sweep, which finds the bit.
+//! - If the owner is first, the handler sees `CLOSING` as it leaves, and takes its bit back. If the
+//!   sweep has already taken the bit, the owner is responsible for the signal.
 //!
-//! Taking a bit is one atomic operation, so exactly one of the two answers.
+//! Taking a bit is one atomic operation, so exactly one of the two is responsible.
 //!
-//! **No signal is missed between two sets.** A handler that walks the table may pass a slot before
-//! a set is made there. Then it may reach the slot of an older set that has gone meanwhile. So
-//! `births` counts each new set once handlers see it. A handler that told no set walks again if
-//! that number has changed. Each repetition has a new set as its cause. A walk tells only the sets
-//! that were born before it. So a handler that stood still does not tell a young set of a signal
-//! that an older set has taken long ago.
+//! **No signal is lost between two sets.** A handler that walks the table may pass a slot before a
+//! set is made there. Then it may reach the slot of an older set that has gone meanwhile. So
+//! `births` counts each new set once handlers see the set. A handler that has reached no set walks
+//! again if that number has changed. Each repetition has a new set as its cause. A walk reaches
+//! only the sets that were made before it. So a late handler does not give a new set a signal that
+//! an older set has taken long ago.
 //!
-//! **The sets that were told.** `arrived` counts the handlers by signal. `taken` is the value of
-//! `arrived` that the last successful `take` had seen. If `taken` has reached `arrived`, another
-//! set has given the signal whose bit is left over. `fresh` has the signals that a set has not
+//! **The sets that have a signal.** `arrived` counts the handlers by signal. `taken` is the value
+//! of `arrived` that the last successful `take` had seen. If `taken` has reached `arrived`, another
+//! set has taken the signal whose bit is left over. `fresh` has the signals that a set has not
 //! taken since it was made. Only such a set may have missed a signal that an older set has not
 //! taken.
 
@@ -38,7 +37,7 @@ use std::ptr;
 
 use super::atomics::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
-/// Signals are numbered from 1. A set of them is a word.
+/// The bound of the numbers of signals, which begin at 1. A word holds a set of signals.
 #[cfg(not(all(loom, test)))]
 pub(super) const COUNT: usize = 65;
 #[cfg(all(loom, test))]
@@ -49,12 +48,12 @@ const CLAIMED: usize = 1 << 28;
 const LIVE: usize = 1 << 29;
 const CLOSING: usize = 1 << 30;
 
-/// The signal's place in a set.
+/// Returns the bit of a signal in a set.
 pub(super) const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// The signals of a set, from the lowest.
+/// Returns the signals of a set, the lowest first.
 pub(super) fn numbers(mut signals: u64) -> impl Iterator<Item = i32> {
     std::iter::from_fn(move || {
         let lowest = signals.trailing_zeros() as i32 + 1;
@@ -68,7 +67,7 @@ pub(super) trait Raise {
     fn raise(&self);
 }
 
-/// All slots, and what has come and been taken.
+/// All slots, and the counts of arrived and taken signals.
 pub(super) struct Table<F> {
     pub(super) head: AtomicPtr<Slot<F>>,
     pub(super) births: AtomicU64,
@@ -76,20 +75,20 @@ pub(super) struct Table<F> {
     pub(super) taken: [AtomicU64; COUNT],
 }
 
-/// The place of one set.
+/// The slot of one set.
 pub(super) struct Slot<F> {
     state: AtomicUsize,
-    /// The process that made the set. In a forked child its parent's sets are nobody's.
+    /// The process that made the set. In a forked child the sets of its parent do not count.
     process: AtomicU64,
     /// The set's number in `births`.
     birth: AtomicU64,
     /// The signals that the set watches.
     signals: AtomicU64,
-    /// Signals that have come.
+    /// The signals that have come and were not taken.
     pending: AtomicU64,
     fresh: AtomicU64,
     flag: UnsafeCell<Option<F>>,
-    /// Never changes once the slot is in the table.
+    /// The next slot, which never changes once the slot is in the table.
     next: *const Slot<F>,
 }
 
@@ -100,7 +99,8 @@ unsafe impl<F: Send + Sync> Send for Slot<F> {}
 unsafe impl<F: Send + Sync> Sync for Slot<F> {}
 
 impl<F: Raise + 'static> Table<F> {
-    /// A slot with this flag, of a set that watches nothing yet. The caller holds the lock.
+    /// Claims a slot with this flag, for a set that watches no signal yet. The caller holds the
+    /// lock.
     pub(super) fn claim(&self, flag: F, process: u64) -> &'static Slot<F> {
         let free = self.iter().find(|slot| {
             let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
@@ -112,14 +112,15 @@ impl<F: Raise + 'static> Table<F> {
         slot.pending.store(0, Ordering::Relaxed);
         slot.fresh.store(0, Ordering::Relaxed);
         slot.flag.with_mut(|place| {
-            // SAFETY: the slot is `CLAIMED` by this thread, so nobody else reads or writes here.
+            // SAFETY: this thread has `CLAIMED` the slot, so no other thread reads or writes the
+            // flag.
             unsafe { *place = Some(flag) }
         });
         slot.state.store(LIVE, Ordering::Release);
         slot
     }
 
-    /// One more slot, which is never freed. There are as many as there were sets at a time.
+    /// Adds a slot, which is never freed. There are as many slots as there were sets at one time.
     fn add_slot(&self) -> &'static Slot<F> {
         let head = self.head.load(Ordering::Acquire);
         let slot = Box::leak(Box::new(Slot {
@@ -147,15 +148,15 @@ impl<F: Raise + 'static> Table<F> {
         })
     }
 
-    /// The set in `slot` watches `signal`, too, from now on. Before the handler is installed.
+    /// Makes the set in `slot` watch `signal`, before the handler is installed.
     pub(super) fn watch(&self, slot: &Slot<F>, signal: i32) {
         slot.fresh.fetch_or(bit(signal), Ordering::Relaxed);
         slot.signals.fetch_or(bit(signal), Ordering::Release);
         self.births.fetch_add(1, Ordering::Release);
     }
 
-    /// Returns true if a set of `process` watches `signal`, other than the one in `but`. Only to
-    /// the holder of the lock the answer means something: only the holder makes and ends sets.
+    /// Returns true if a set of `process` watches `signal`, other than the one in `but`. The caller
+    /// holds the lock, because only the holder makes and ends sets.
     pub(super) fn is_watched(&self, signal: i32, process: u64, but: Option<&Slot<F>>) -> bool {
         self.iter().any(|slot| {
             let other = but.is_none_or(|but| !ptr::eq(but, slot));
@@ -168,9 +169,9 @@ impl<F: Raise + 'static> Table<F> {
         self.arrived[signal as usize].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Tells every set of `process` that watches `signal`. Says how many births it knows of if
-    /// there was none; with each birth after that the caller asks again. For a handler: takes no
-    /// lock.
+    /// Gives the signal to every set of `process` that watches it. Without such a set the error has
+    /// the number of births before the walk, and the caller repeats the call after another birth. A
+    /// handler may call this, because it takes no lock.
     pub(super) fn deliver(&self, signal: i32, process: u64) -> Result<(), u64> {
         let mut births = self.births();
         loop {
@@ -190,13 +191,13 @@ impl<F: Raise + 'static> Table<F> {
         self.births.load(Ordering::Acquire)
     }
 
-    /// Returns true if all that has come of this signal was taken by some set.
+    /// Returns true if sets have taken every arrival of this signal.
     pub(super) fn is_taken(&self, signal: i32) -> bool {
         let arrived = self.arrived[signal as usize].load(Ordering::Acquire);
         self.taken[signal as usize].load(Ordering::Acquire) >= arrived
     }
 
-    /// Tells those sets of `process` of which it is not known that they were. The caller holds the
+    /// Gives the signal to those sets of `process` that may have missed it. The caller holds the
     /// lock.
     pub(super) fn hand_on(&self, signal: i32, process: u64) {
         for slot in self.iter() {
@@ -206,11 +207,12 @@ impl<F: Raise + 'static> Table<F> {
         }
     }
 
-    /// Takes the lowest signal that has come to the set in `slot`. Each is given to one caller.
+    /// Takes the lowest signal that has come to the set in `slot`. Only one caller gets each
+    /// signal.
     pub(super) fn take(&self, slot: &Slot<F>) -> Option<i32> {
         loop {
             let signal = numbers(slot.pending.load(Ordering::Acquire)).next()?;
-            // Both before the signal is taken: what comes after that is not covered by it.
+            // Both happen before the take, which does not cover later arrivals.
             slot.fresh.fetch_and(!bit(signal), Ordering::AcqRel);
             let arrived = self.arrived[signal as usize].load(Ordering::Acquire);
             if slot.pending.fetch_and(!bit(signal), Ordering::AcqRel) & bit(signal) != 0 {
@@ -234,10 +236,10 @@ impl<F: Raise> Slot<F> {
         self.pending.load(Ordering::Acquire) != 0
     }
 
-    /// The flag, for the owner of the set.
+    /// Returns the flag to the owner of the set.
     pub(super) fn flag(&self) -> &F {
         self.flag.with(|flag| {
-            // SAFETY: as long as the set lives nobody writes here.
+            // SAFETY: no thread writes the flag while the set lives.
             unsafe { (*flag).as_ref() }.expect("a set has its flag until it is retired")
         })
     }
@@ -247,22 +249,23 @@ impl<F: Raise> Slot<F> {
         live && self.signals() & bit(signal) != 0 && self.process.load(Ordering::Acquire) == process
     }
 
-    /// Tells the set here, if it is one of `process` that watches `signal`, and no younger than
-    /// `births`. Returns true if the set will have the signal, or whoever ended the set answers for
-    /// it.
+    /// Gives the signal to the set in this slot, if the set belongs to `process`, watches `signal`,
+    /// and is no newer than `births`. Returns true if the set gets the signal, or if the thread
+    /// that ended the set is responsible for it.
     fn tell(&self, signal: i32, process: u64, births: u64) -> bool {
-        // A look before the write to memory that all threads share. In a forked child it also keeps
-        // the handler out of the slots of the parent, which nobody counts there.
+        // This check avoids a write to shared memory. In a forked child it also keeps the handler
+        // out of the parent's slots, which are not counted there.
         if !self.is_watching(signal, process) || !self.enter() {
             return false;
         }
-        // The slot may have been reused between the look and the entry.
+        // The slot may have been reused between the check and the entry.
         let watches = self.signals() & bit(signal) != 0 && self.process() == process;
         let told = watches && self.birth.load(Ordering::Relaxed) <= births;
         if told {
             self.pending.fetch_or(bit(signal), Ordering::AcqRel);
             self.flag.with(|flag| {
-                // SAFETY: `flag` is written only when nobody is inside, and this thread is.
+                // SAFETY: `flag` is written only while no thread is inside, and this thread is
+                // inside.
                 if let Some(flag) = unsafe { (*flag).as_ref() } {
                     flag.raise();
                 }
@@ -298,10 +301,10 @@ impl<F: Raise> Slot<F> {
         told && !back
     }
 
-    /// Ends the set, and says which signals it leaves behind. The caller answers for those. Closes
-    /// the fd, or leaves that to the last handler inside.
+    /// Ends the set, and returns the signals that were not taken. The caller is responsible for
+    /// them. Closes the fd, or leaves that to the last handler inside.
     pub(super) fn retire(&self) -> u64 {
-        // Counts this thread as inside, so that nobody reuses the slot before the sweep.
+        // Counts this thread as inside, so that the slot is not reused before the sweep.
         self.state.fetch_add(CLOSING - LIVE + 1, Ordering::AcqRel);
         let left = self.pending.swap(0, Ordering::AcqRel);
         self.leave_closing();
@@ -314,19 +317,19 @@ impl<F: Raise> Slot<F> {
         }
     }
 
-    /// Closes the fd and gives the slot back. For the last thread that was inside.
+    /// Closes the fd and frees the slot. Only the last thread inside calls this.
     fn close(&self) {
-        // SAFETY: nobody is inside and nobody can enter, so this thread is the only one here.
+        // SAFETY: no other thread is inside, and none can enter.
         let flag = self.flag.with_mut(|flag| unsafe { (*flag).take() });
-        // Release: a handler that sees no signals here also sees that the set is gone.
+        // Release, so that a handler that sees no signals also sees that the set is gone.
         self.signals.store(0, Ordering::Release);
-        // The slot is free before the fd is: a child that is forked now finds either a set that has
-        // its fd, or none.
+        // The slot is free before the fd is closed. So a child that is forked now finds a set with
+        // its fd, or no set.
         self.state.store(FREE, Ordering::Release);
         drop(flag);
     }
 
-    /// Ends a set of another process, in a forked child. The handlers that it counts run there.
+    /// Ends a set of the parent in a forked child. The counted handlers run in the parent.
     pub(super) fn abandon(&self) {
         self.close();
     }

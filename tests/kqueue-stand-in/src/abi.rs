@@ -1,4 +1,4 @@
-//! libkqueue's `struct kevent` and numbers, and small things around libc.
+//! libkqueue's `struct kevent` and constants, and wrappers of libc calls.
 
 use std::os::raw::{c_int, c_short, c_uint, c_ushort, c_void};
 
@@ -7,21 +7,21 @@ use std::os::raw::{c_int, c_short, c_uint, c_ushort, c_void};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct kevent {
-    /// What it is about, among those of its filter.
+    /// The identifier, unique among those of its filter.
     pub ident: usize,
-    /// `EVFILT_*`
+    /// The filter: `EVFILT_*`.
     pub filter: c_short,
-    /// `EV_*`
+    /// The flags: `EV_*`.
     pub flags: c_ushort,
-    /// `NOTE_*`, for the filter.
+    /// The flags of the filter: `NOTE_*`.
     pub fflags: c_uint,
-    /// For the filter.
+    /// The data of the filter.
     pub data: isize,
-    /// The caller's.
+    /// The data of the caller.
     pub udata: *mut c_void,
 }
 
-// SAFETY: `udata` is not followed here.
+// SAFETY: the library never dereferences `udata`.
 unsafe impl Send for kevent {}
 
 macro_rules! numbers {
@@ -65,7 +65,7 @@ numbers! {
     NOTE_EXIT: c_uint = 0x8000_0000;
 }
 
-/// An errno.
+/// An error of a syscall, as its errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) c_int);
 
@@ -79,14 +79,14 @@ pub(crate) fn set_errno(errno: c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// The result of a libc call that says -1 for an error.
+/// Returns the result of a libc call, or its errno if the call returned -1.
 pub(crate) fn check(result: c_int) -> Result<c_int, Errno> {
     if result == -1 { Err(Errno(errno())) } else { Ok(result) }
 }
 
-/// The kernel's `close`.
+/// Calls the kernel's `close`.
 pub(crate) fn close(fd: c_int) -> c_int {
-    // SAFETY: who calls this owns the fd, or does what its owner asks for.
+    // SAFETY: the caller owns the fd, or acts for its owner.
     unsafe { libc::syscall(libc::SYS_close, fd) as c_int }
 }
 
@@ -105,7 +105,7 @@ impl Fd {
         check(made).map(Fd)
     }
 
-    /// The 8 bytes of a timerfd or an eventfd, as a number; `None` when there is nothing to read.
+    /// Reads the count of a timerfd or an eventfd. Returns `None` if the count is zero.
     pub(crate) fn take(&self) -> Option<u64> {
         let mut count = 0u64;
         // SAFETY: `count` is a valid place for 8 bytes.
@@ -113,13 +113,13 @@ impl Fd {
         (n == 8).then_some(count)
     }
 
-    /// Adds one to an eventfd. A full one needs no more.
+    /// Adds one to an eventfd. A full eventfd stays full.
     pub(crate) fn raise(&self) {
         raise(self.0);
     }
 }
 
-/// [`Fd::raise`], for a signal handler.
+/// Adds one to an eventfd, for a signal handler.
 pub(crate) fn raise(eventfd: c_int) {
     let one = 1u64;
     // SAFETY: `one` is valid for its 8 bytes.

@@ -1,21 +1,21 @@
-//! kqueue on Linux, for tests: `kqueue` and `kevent` as a shared library, on epoll, timerfd,
+//! A kqueue on Linux, for tests: a shared library with `kqueue` and `kevent`, on epoll, timerfd,
 //! eventfd and pidfd.
 //!
-//! Written from what kqueue(2) of FreeBSD documents, and where that leaves a choice, like the
-//! strictest of the systems. `tests/documented.rs` has a test for each of its sentences that counts
-//! here. What makes it a better stand-in than the libkqueue of the distributions: its kqueue is an
-//! epoll fd and can be waited for itself, and a change that fails ends a call that would wait, as
+//! The library follows kqueue(2) of FreeBSD. If the manual leaves a choice, the library behaves
+//! like the strictest of the systems. `tests/documented.rs` has a test for each sentence of the
+//! manual that pollmux relies on. The library has two advantages over libkqueue. Its kqueue is an
+//! epoll fd, so other pollers can wait for it. A change that fails ends a call that would wait, as
 //! in every kernel.
 //!
-//! It also stands before libc's `close`, because a kqueue notices when an fd of it is closed, and
-//! has fds of its own that must go with it.
+//! The library also replaces libc's `close`. A kqueue must forget an fd that is closed, and a
+//! closed kqueue must close its inner fds.
 //!
-//! Not here: vnodes and other filters, `NOTE_LOWAT`, `NOTE_FORK` and `NOTE_EXEC`, kqueues under a
-//! second number (`dup`). Which error a socket has is not told (`EIO` for each), because to ask
-//! Linux for it is to take it away.
+//! The library has no vnodes and no other filters, no `NOTE_LOWAT`, `NOTE_FORK` and `NOTE_EXEC`,
+//! and no kqueues under a second number (`dup`). It reports each socket error as `EIO`, because
+//! asking Linux for the error would clear it.
 //!
-//! With `KQUEUE_STAND_IN_LOG=file` each call of `kevent` appends a line to the file, with what it
-//! changes and whether it may wait: what strace would show of a kernel's kqueue.
+//! With `KQUEUE_STAND_IN_LOG=file` each call of `kevent` appends a line to the file. The line has
+//! the changes and shows if the call may wait, as strace shows calls of a kernel's kqueue.
 
 mod abi;
 mod log;
@@ -32,18 +32,19 @@ pub use abi::*;
 use abi::{Errno, set_errno};
 use queue::Timeout;
 
-/// Makes a kqueue and gives its fd, or -1 and `errno`. It is close-on-exec.
+/// Makes a kqueue and returns its fd, or -1 and `errno`. The fd is close-on-exec.
 #[unsafe(no_mangle)]
 pub extern "C" fn kqueue() -> c_int {
     answer(registry::create())
 }
 
-/// Says, by being there, that a kqueue of this library can be waited for itself. pollmux's build
-/// looks for the name.
+/// Shows by its name that other pollers can wait for a kqueue of this library. pollmux's build
+/// script looks for the symbol.
 #[unsafe(no_mangle)]
 pub extern "C" fn kqueue_nests() {}
 
-/// Applies changes, then waits for events: kqueue(2). The number of events, or -1 and `errno`.
+/// Applies changes and then waits for events, as kqueue(2) says. Returns the number of events, or
+/// -1 and `errno`.
 ///
 /// # Safety
 /// `changes` must be valid for reads of `nchanges` kevents, `events` for writes of `nevents`, and
@@ -63,13 +64,13 @@ pub unsafe extern "C" fn kevent(
     if (nchanges > 0 && changes.is_null()) || (nevents > 0 && events.is_null()) {
         return answer(Err(Errno(libc::EFAULT)));
     }
-    // Read before anything is written, as both may be the same array.
+    // All changes are read before an event is written, because both may be the same array.
     // SAFETY: the caller vouches for `nchanges` kevents.
     let changes: Vec<kevent> = (0..nchanges).map(|n| unsafe { changes.add(n).read() }).collect();
     let timeout = if timeout.is_null() {
         Timeout::Never
     } else {
-        // SAFETY: the caller vouches for it.
+        // SAFETY: the caller vouches for the timeout.
         let timeout = unsafe { timeout.read() };
         match (u64::try_from(timeout.tv_sec), u32::try_from(timeout.tv_nsec)) {
             (Ok(s), Ok(ns)) if ns < 1_000_000_000 => Timeout::After(Duration::new(s, ns)),
@@ -89,7 +90,7 @@ pub unsafe extern "C" fn kevent(
     found.len() as c_int
 }
 
-/// libc's `close`, after taking the fd out of the kqueues that know it.
+/// Takes the fd out of the kqueues that watch it, and then closes it. Replaces libc's `close`.
 #[unsafe(no_mangle)]
 pub extern "C" fn close(fd: c_int) -> c_int {
     registry::closing(fd);

@@ -1,4 +1,4 @@
-//! A line for each call, if somebody asked for it:
+//! The log of the calls, if the environment asks for it. A line reads
 //! `kevent timer:add user:trigger, room for 16, waits`.
 
 use std::fmt::Write as _;
@@ -44,6 +44,6 @@ pub(crate) fn call(changes: &[kevent], nevents: usize, timeout: Timeout) {
         _ => "waits",
     };
     let _ = writeln!(line, ", room for {nevents}, {how}");
-    // One write, so that lines of several threads do not mix.
+    // A single write keeps the lines of several threads apart.
     log.write_all(line.as_bytes()).expect("a line in the log of the stand-in");
 }

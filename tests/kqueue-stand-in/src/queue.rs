@@ -1,8 +1,8 @@
-//! A kqueue: the knotes, what changes them, and the wait.
+//! A kqueue: the knotes, their changes, and the wait.
 //!
-//! Each knote has a token that is never used again. An event of the epoll set names the token; what
-//! it says is asked for under the lock. So an event whose knote was deleted, disabled or taken by
-//! another thread in the meantime says nothing. The lock is not held while waiting.
+//! Each knote has a token that is never used again. An event of the epoll set names the token, and
+//! the lock protects the lookup of the event's data. So an event is void if another thread has
+//! deleted, disabled or taken its knote in the meantime. A waiting call does not hold the lock.
 
 use std::collections::HashMap;
 use std::os::raw::{c_int, c_short};
@@ -13,21 +13,21 @@ use crate::abi::*;
 use crate::registry::mark;
 use crate::source::{Source, add};
 
-/// How long a call may wait.
+/// The timeout of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timeout {
     Never,
     After(Duration),
 }
 
-/// The most events that a call gives.
+/// The most events that one call returns.
 const BATCH: usize = 4_096;
 
 type Key = (c_short, usize);
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// The caller's, who closes it.
+    /// The epoll fd, which the caller owns and closes.
     epoll: c_int,
     state: Mutex<State>,
 }
@@ -41,7 +41,7 @@ struct State {
 
 #[derive(Debug)]
 struct Knote {
-    /// As it was added, and as changes have left it.
+    /// The kevent as it was added and changed.
     kept: kevent,
     token: u64,
     enabled: bool,
@@ -70,8 +70,8 @@ impl Queue {
         self.wait(room, timeout)
     }
 
-    /// Errors, and what was asked to be confirmed. Without room for an error it is the call's, and
-    /// the changes after it are not made.
+    /// Applies changes, and returns errors and requested receipts as events. If `room` has no place
+    /// for an error, the call fails with it and makes no later changes.
     fn apply(&self, changes: &[kevent], room: usize) -> Result<Vec<kevent>, Errno> {
         let mut answers = Vec::new();
         if changes.is_empty() {
@@ -100,8 +100,7 @@ impl Queue {
         let key = (change.filter, change.ident);
         let Some(knote) = state.knotes.get_mut(&key) else {
             if change.flags & EV_ADD == 0 || change.flags & EV_DELETE != 0 {
-                // An fd that is not open, and a filter that is none, are other errors than a knote
-                // that is not there.
+                // A closed fd and an unknown filter have other errors than a missing knote.
                 return Err(Errno(if known(change.filter) { libc::ENOENT } else { libc::EINVAL }));
             }
             return self.create(state, change);
@@ -114,7 +113,7 @@ impl Queue {
         let another = knote.source.touch(&mut knote.kept, change)?;
         knote.kept.udata = change.udata;
         if another && enabled {
-            // The former one left the set when it was closed.
+            // The former fd left the set when it was closed.
             self.watch(knote)?;
         }
         if change.flags & EV_DISABLE != 0 {
@@ -157,8 +156,8 @@ impl Queue {
     }
 
     fn unwatch(&self, knote: &Knote) {
-        // SAFETY: the call takes no pointer. It may fail when the fd is closed, and then it is out
-        // of the set.
+        // SAFETY: the call takes no pointer. It may fail if the fd is closed, which is out of the
+        // set by then.
         unsafe {
             libc::epoll_ctl(
                 self.epoll,
@@ -190,7 +189,7 @@ impl Queue {
         }
     }
 
-    /// `fd` is about to be closed.
+    /// Removes the knotes of `fd`, which is about to be closed.
     pub(crate) fn forget(&self, fd: c_int) {
         let state = &mut *self.state();
         for filter in [EVFILT_READ, EVFILT_WRITE] {
@@ -199,7 +198,7 @@ impl Queue {
     }
 
     fn wait(&self, room: usize, timeout: Timeout) -> Result<Vec<kevent>, Errno> {
-        // As many as the caller has room for, as a kernel would: fewer say that there are no more.
+        // As in a kernel, fewer events than the caller has room for mean that no more are pending.
         let mut list = vec![libc::epoll_event { events: 0, u64: 0 }; room.min(BATCH)];
         let until = match timeout {
             Timeout::Never => None,
@@ -213,7 +212,7 @@ impl Queue {
             let n = pwait(self.epoll, &mut list, rest)?;
             let mut found = self.collect(&list[..n]);
             if n == list.len() && (1..n).contains(&found.len()) {
-                // Some that were there said nothing.
+                // Some events of the set were void.
                 let room = n - found.len();
                 let more = pwait(self.epoll, &mut list[..room], Some(Duration::ZERO)).unwrap_or(0);
                 found.extend(self.collect(&list[..more]));
@@ -223,8 +222,8 @@ impl Queue {
             }
             if let Some(until) = until {
                 let left = until.saturating_duration_since(Instant::now());
-                // Whoever only looks looks again if what there was has gone to another thread:
-                // there may be more.
+                // A call with a zero timeout polls again if another thread has taken all events,
+                // because there may be more.
                 if left.is_zero() && (n == 0 || rest != Some(Duration::ZERO)) {
                     return Ok(found);
                 }
@@ -245,13 +244,15 @@ impl Queue {
             if !knote.enabled {
                 continue;
             }
-            let Some(said) = knote.source.say(&knote.kept, event.events as c_int) else { continue };
+            let Some(said) = knote.source.event_data(&knote.kept, event.events as c_int) else {
+                continue;
+            };
             let flags = knote.kept.flags | said.flags;
             found.push(kevent { flags, fflags: said.fflags, data: said.data, ..knote.kept });
             if flags & EV_ONESHOT != 0 {
                 self.remove(state, key);
             } else if flags & EV_DISPATCH != 0 {
-                // Out of the set is all it takes, and that cannot fail.
+                // The knote only leaves the set, which cannot fail.
                 let _ = self.set_enabled(knote, false);
             }
         }
@@ -264,7 +265,7 @@ fn known(filter: c_short) -> bool {
         .contains(&filter)
 }
 
-/// `epoll_pwait2`, to the nanosecond; `None` waits for ever.
+/// Calls `epoll_pwait2` with a timeout in ns. `None` waits without end.
 fn pwait(
     epoll: c_int,
     list: &mut [libc::epoll_event],
@@ -296,7 +297,7 @@ fn pwait(
     }
 }
 
-/// Where there is no `epoll_pwait2`: rounded up.
+/// Calls `epoll_wait`, for kernels without `epoll_pwait2`. The timeout is rounded up.
 fn wait_ms(
     epoll: c_int,
     list: &mut [libc::epoll_event],

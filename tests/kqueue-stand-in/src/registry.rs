@@ -1,4 +1,4 @@
-//! The kqueues of the process by the numbers of their fds, and what happens when an fd is closed.
+//! The kqueues of the process by their fds, and their reaction to a closed fd.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,8 +11,7 @@ use crate::queue::Queue;
 
 static QUEUES: RwLock<Queues> = RwLock::new(BTreeMap::new());
 
-/// A bit for each fd that is a kqueue or is watched by one, so that other fds are closed without a
-/// lock.
+/// A bit for each fd that is a kqueue or is in a kqueue. Other fds are closed without a lock.
 static KNOWN: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
 
 fn bit(fd: c_int) -> Option<(&'static AtomicU64, u64)> {
@@ -20,8 +19,8 @@ fn bit(fd: c_int) -> Option<(&'static AtomicU64, u64)> {
     Some((KNOWN.get(fd / 64)?, 1 << (fd % 64)))
 }
 
-/// Before `fd` is put into a kqueue, or is one. Those with numbers past the bits are always looked
-/// for.
+/// Sets the bit of `fd`, before it goes into a kqueue or becomes a kqueue. `closing` always looks
+/// for fds without a bit.
 pub(crate) fn mark(fd: c_int) {
     if let Some((word, bit)) = bit(fd) {
         word.fetch_or(bit, Ordering::SeqCst);
@@ -31,21 +30,21 @@ pub(crate) fn mark(fd: c_int) {
 type Queues = BTreeMap<c_int, Arc<Queue>>;
 
 thread_local! {
-    /// The lock, while this thread forks: no other thread has it then, so it is free in the child.
+    /// The lock, which this thread holds during a `fork`. So it is free in the child.
     static HELD: Cell<Option<RwLockWriteGuard<'static, Queues>>> = const { Cell::new(None) };
 }
 
-/// Before a `fork`.
+/// Takes the lock before a `fork`.
 extern "C" fn forks() {
     HELD.set(Some(QUEUES.write().unwrap_or_else(PoisonError::into_inner)));
 }
 
-/// After a `fork`, in the parent.
+/// Releases the lock after a `fork`, in the parent.
 extern "C" fn has_forked() {
     HELD.take();
 }
 
-/// In a child made by `fork`: kqueues are not inherited, and their numbers are free.
+/// Closes all kqueues in a child made by `fork`, which does not inherit them.
 extern "C" fn forked() {
     let Some(mut queues) = HELD.take() else { return };
     for kq in std::mem::take(&mut *queues).into_keys() {
@@ -73,7 +72,7 @@ pub(crate) fn find(kq: c_int) -> Option<Arc<Queue>> {
     QUEUES.read().unwrap_or_else(PoisonError::into_inner).get(&kq).cloned()
 }
 
-/// Before `fd` is closed.
+/// Takes `fd` out of all kqueues before it is closed.
 pub(crate) fn closing(fd: c_int) {
     match bit(fd) {
         Some((word, bit)) if word.fetch_and(!bit, Ordering::SeqCst) & bit == 0 => return,
@@ -81,7 +80,7 @@ pub(crate) fn closing(fd: c_int) {
         _ => {}
     }
     let gone = QUEUES.write().unwrap_or_else(PoisonError::into_inner).remove(&fd);
-    drop(gone); // and with it what it has inside, unless another thread waits with it
+    drop(gone); // closes its inner fds, unless another thread waits with the kqueue
     let others: Vec<_> =
         QUEUES.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
     for queue in others {

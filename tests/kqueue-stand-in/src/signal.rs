@@ -1,9 +1,8 @@
-//! `EVFILT_SIGNAL`: a handler of ours before whatever was there, which counts the signal in an
-//! eventfd of each knote.
+//! `EVFILT_SIGNAL`: a handler that counts each signal in an eventfd of each knote.
 //!
-//! What was there still happens afterwards: a handler is called, a signal that is ignored is
-//! ignored, and a default action is taken. Change it before the knote is added or after it is
-//! deleted.
+//! Afterwards the handler performs the former action of the signal. It calls the former handler,
+//! ignores the signal, or takes the default action. A program may change the action only before
+//! it adds the knote, or after it deletes the knote.
 
 use std::os::raw::{c_int, c_void};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -14,15 +13,15 @@ use crate::abi::{Errno, check, errno, raise, set_errno};
 const SIGNALS: usize = 65;
 const LISTENERS: usize = 256;
 
-/// Who listens: the signal, 0 for nobody, and an eventfd. Read in the handler.
+/// The listeners: a signal, or 0 for a free place, and an eventfd. The handler reads both.
 static SIGNAL: [AtomicI32; LISTENERS] = [const { AtomicI32::new(0) }; LISTENERS];
 static EVENTFD: [AtomicI32; LISTENERS] = [const { AtomicI32::new(-1) }; LISTENERS];
 
-/// What was there before us: the handler and the flags.
+/// The former action of each signal: the handler and the flags.
 static HANDLER: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(libc::SIG_DFL) }; SIGNALS];
 static FLAGS: [AtomicI32; SIGNALS] = [const { AtomicI32::new(0) }; SIGNALS];
 
-/// Listeners of each signal.
+/// The number of listeners of each signal.
 static COUNTS: Mutex<[usize; SIGNALS]> = Mutex::new([0; SIGNALS]);
 
 /// A place in the list of listeners.
@@ -81,8 +80,8 @@ fn take_over(signal: c_int) -> Result<(), Errno> {
     let mut action = current(signal)?;
     HANDLER[signal as usize].store(action.sa_sigaction, Ordering::SeqCst);
     FLAGS[signal as usize].store(action.sa_flags, Ordering::SeqCst);
-    // As it was, so that what is interrupted stays so; but where nothing was, nothing is
-    // interrupted either.
+    // The flags of a former handler stay, so that its signal interrupts the same calls.
+    // Without a former handler the signal interrupts no call.
     if [libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
         action.sa_flags = libc::SA_RESTART;
     }
@@ -96,11 +95,11 @@ fn take_over(signal: c_int) -> Result<(), Errno> {
 fn give_back(signal: c_int) {
     let Ok(mut action) = current(signal) else { return };
     if action.sa_sigaction != ours() {
-        return; // somebody has changed it since
+        return; // the program has set another action since
     }
     action.sa_sigaction = HANDLER[signal as usize].load(Ordering::SeqCst);
     action.sa_flags = FLAGS[signal as usize].load(Ordering::SeqCst);
-    // SAFETY: `action` is what was there before.
+    // SAFETY: `action` is the former action.
     unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
 }
 
@@ -108,7 +107,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     let saved = errno();
     let former = HANDLER[signal as usize].load(Ordering::SeqCst);
     if former == libc::SIG_DFL {
-        // First: if this ends the process nobody hears of it.
+        // The default action comes first, because it may end the process.
         by_default(signal);
     }
     for (place, eventfd) in SIGNAL.iter().zip(&EVENTFD) {
@@ -119,7 +118,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     match former {
         libc::SIG_IGN | libc::SIG_DFL => {}
         former if FLAGS[signal as usize].load(Ordering::SeqCst) & libc::SA_SIGINFO != 0 => {
-            // SAFETY: it was installed as a handler of this kind.
+            // SAFETY: `former` was installed as a handler of this kind.
             let former: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
                 unsafe { std::mem::transmute(former) };
             former(signal, info, context);
@@ -137,7 +136,7 @@ fn by_default(signal: c_int) {
     if [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT].contains(&signal) {
         return;
     }
-    // It is blocked while it is handled.
+    // The signal is blocked during its handler.
     // SAFETY: all of these may be called in a handler, and the set is valid.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();

@@ -1,5 +1,4 @@
-//! What stands behind a knote, filter by filter: the fd in the epoll set that tells of it, and what
-//! an event of it says.
+//! The source of a knote, for each filter: the fd in the epoll set, and the data of an event.
 
 use std::os::raw::{c_int, c_uint};
 use std::time::Duration;
@@ -7,16 +6,16 @@ use std::time::Duration;
 use crate::abi::*;
 use crate::signal::Listener;
 
-/// The fd that tells, level-triggered unless it says otherwise.
+/// The fd of a knote in the epoll set, level-triggered unless the knote asks for edges.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// The caller's fd itself.
+    /// The caller's fd.
     Read {
         fd: c_int,
         socket: bool,
     },
-    /// An epoll of its own with the caller's fd in it, because the caller's fd can be in ours only
-    /// once, and is there for reading.
+    /// An epoll of its own with the caller's fd in it. The kqueue's epoll can have the caller's fd
+    /// only once, and has it for reading.
     Write {
         fd: c_int,
         socket: bool,
@@ -26,12 +25,12 @@ pub(crate) enum Source {
         timerfd: Fd,
         wall: bool,
     },
-    /// `triggered` is what the eventfd says, which is non-zero for it.
+    /// An eventfd that is non-zero while `triggered` is true.
     User {
         eventfd: Fd,
         triggered: bool,
     },
-    /// The eventfd counts. The listener goes first.
+    /// An eventfd that counts the signal. The listener is dropped first.
     Signal {
         _listener: Listener,
         eventfd: Fd,
@@ -41,8 +40,8 @@ pub(crate) enum Source {
     },
 }
 
-/// What an event says beside what its knote does.
-pub(crate) struct Said {
+/// The data of an event that its knote does not have.
+pub(crate) struct EventData {
     pub(crate) flags: u16,
     pub(crate) fflags: c_uint,
     pub(crate) data: isize,
@@ -94,7 +93,7 @@ impl Source {
         }
     }
 
-    /// The fd for the epoll set.
+    /// Returns the fd for the epoll set.
     pub(crate) fn fd(&self) -> c_int {
         match self {
             Source::Read { fd, .. } => *fd,
@@ -105,8 +104,8 @@ impl Source {
         }
     }
 
-    /// What the epoll set is to tell of it. Only with fds is `EV_CLEAR` an edge: the others are
-    /// reset by reading.
+    /// Returns the events for the epoll set. `EV_CLEAR` means an edge only for fds of the caller. A
+    /// read resets the other sources.
     pub(crate) fn interest(&self, flags: u16) -> c_int {
         let edge = if flags & EV_CLEAR != 0 { libc::EPOLLET } else { 0 };
         match self {
@@ -116,7 +115,7 @@ impl Source {
         }
     }
 
-    /// Sets a timer, anew.
+    /// Sets or restarts a timer.
     fn set(&self, change: &kevent, oneshot: bool) -> Result<(), Errno> {
         let Source::Timer { timerfd, wall } = self else { return Ok(()) };
         let value = duration(change)?;
@@ -141,8 +140,8 @@ impl Source {
         *triggered = on;
     }
 
-    /// A change of a knote that exists, `kept`: takes over what the filter does. When it says true
-    /// the fd is another one.
+    /// Applies a change to the source of an existing knote, `kept`. Returns true if the source has
+    /// another fd now.
     pub(crate) fn touch(&mut self, kept: &mut kevent, change: &kevent) -> Result<bool, Errno> {
         match self {
             Source::Timer { wall, .. } if change.flags & EV_ADD != 0 => {
@@ -167,8 +166,8 @@ impl Source {
                 };
                 kept.data = change.data;
                 let on = *triggered || change.fflags & NOTE_TRIGGER != 0;
-                // The trap: here EV_CLEAR is no property of the knote but clears it, and with it a
-                // trigger that came along.
+                // A pitfall of the kernels: EV_CLEAR in a change clears the event, and with it a
+                // trigger in the same change.
                 let clears = change.flags & EV_CLEAR != 0;
                 if clears {
                     (kept.fflags, kept.data) = (0, 0);
@@ -183,9 +182,9 @@ impl Source {
         }
     }
 
-    /// What there is to say, given what epoll said; `None` when it is over already, for instance
-    /// because another thread took it.
-    pub(crate) fn say(&mut self, knote: &kevent, epoll: c_int) -> Option<Said> {
+    /// Returns the data of an event that epoll has reported, or `None` if the event is over, for
+    /// instance because another thread has taken it.
+    pub(crate) fn event_data(&mut self, knote: &kevent, epoll: c_int) -> Option<EventData> {
         let (mut flags, mut fflags) = (0, 0);
         let data = match self {
             Source::Read { fd, socket } => {
@@ -227,7 +226,7 @@ impl Source {
                 status(pidfd.0)
             }
         };
-        Some(Said { flags, fflags, data })
+        Some(EventData { flags, fflags, data })
     }
 }
 
@@ -244,7 +243,7 @@ fn epoll() -> Result<Fd, Errno> {
     Fd::new(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
 }
 
-/// What the one fd in an epoll set has.
+/// Polls an epoll set with one fd, and returns its events.
 fn look(epoll: c_int) -> Option<c_int> {
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: `event` is a valid place for one epoll_event.
@@ -263,7 +262,7 @@ fn timerfd(wall: bool) -> Result<Fd, Errno> {
     Fd::new(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })
 }
 
-/// How long a timer is asked for; never nothing, which would disarm.
+/// Returns the requested time of a timer, at least 1 ns, because zero would disarm it.
 fn duration(change: &kevent) -> Result<Duration, Errno> {
     let data = u64::try_from(change.data).map_err(|_| Errno(libc::EINVAL))?;
     let duration = match change.fflags & !NOTE_ABSOLUTE {
@@ -298,7 +297,7 @@ fn option(fd: c_int, name: c_int) -> Option<isize> {
     (result == 0).then_some(n as isize)
 }
 
-/// Bytes to read; one for what has no bytes: a connection to accept, an event.
+/// Returns the number of readable bytes, or one for a connection to accept and for an event.
 fn readable(fd: c_int) -> isize {
     if option(fd, libc::SO_ACCEPTCONN) == Some(1) {
         1
@@ -307,7 +306,7 @@ fn readable(fd: c_int) -> isize {
     }
 }
 
-/// Bytes of room.
+/// Returns the room for writing, in bytes.
 fn writable(fd: c_int, socket: bool) -> isize {
     let room = if socket {
         Some(option(fd, libc::SO_SNDBUF).unwrap_or(1) - ioctl(fd, libc::TIOCOUTQ).unwrap_or(0))
@@ -319,8 +318,8 @@ fn writable(fd: c_int, socket: bool) -> isize {
     room.unwrap_or(1).max(0)
 }
 
-/// The status of a process that has ended as `wait` would give it; it is left to be waited for.
-/// Zero for one that is not our child.
+/// Returns the status of an ended process in the format of `wait`, and leaves the process a zombie.
+/// The status of a process that is not our child is zero.
 fn status(pidfd: c_int) -> isize {
     // SAFETY: an all-zero siginfo_t is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

@@ -1,5 +1,5 @@
-//! Each sentence of kqueue(2) that the stand-in keeps, as a test; the sentence, or where it is from
-//! if it is no manual, stands above it.
+//! A test for each sentence of kqueue(2) that the stand-in keeps. The comment of a test quotes the
+//! sentence, or names the kernel source that has the behaviour.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use kqueue::*;
 
 const ZERO: Option<Duration> = Some(Duration::ZERO);
 
-// ---- A kqueue, to call safely.
+// ---- A safe wrapper of a kqueue.
 
 struct Kq(OwnedFd);
 
@@ -56,11 +56,11 @@ impl Kq {
     fn new() -> Kq {
         let fd = kqueue();
         assert!(fd >= 0);
-        // SAFETY: it was just made for us.
+        // SAFETY: the library just made `fd` for us.
         Kq(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// What is there, or the errno.
+    /// Calls `kevent`, and returns the events or the errno.
     fn call(
         &self,
         changes: &[kevent],
@@ -72,7 +72,7 @@ impl Kq {
             .map(|t| libc::timespec { tv_sec: t.as_secs() as _, tv_nsec: t.subsec_nanos() as _ });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const _);
         let (changes, n) = (changes.as_ptr(), changes.len() as i32);
-        // SAFETY: both lists are as long as is said, and the timeout is null or valid.
+        // SAFETY: both lists have the given lengths, and the timeout is null or valid.
         let n = unsafe {
             kevent(self.0.as_raw_fd(), changes, n, events.as_mut_ptr(), room as i32, timeout)
         };
@@ -91,7 +91,7 @@ impl Kq {
         self.call(&[], 16, ZERO).unwrap()
     }
 
-    /// Waits; a minute is for ever.
+    /// Waits for events. A wait of a minute is a failure.
     fn wait(&self) -> Vec<kevent> {
         self.call(&[], 16, Some(Duration::from_secs(60))).unwrap()
     }
@@ -102,8 +102,8 @@ fn one(events: Vec<kevent>) -> kevent {
     events[0]
 }
 
-/// The event of an end that was just made. A child that another test begins holds a copy of each
-/// file until it runs its program.
+/// Waits for the event of an end that the test has just made. The event may be late, because a
+/// child of another test holds a copy of each file until it executes its program.
 fn end(kq: &Kq) -> kevent {
     let start = Instant::now();
     loop {
@@ -128,7 +128,7 @@ fn pipe() -> (File, File) {
     let mut fds = [0; 2];
     // SAFETY: `fds` is a valid place for the two fds that the call writes.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) }, 0);
-    // SAFETY: they were just made for us.
+    // SAFETY: the kernel just made both fds for us.
     unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) }
 }
 
@@ -139,7 +139,7 @@ fn pair() -> (UnixStream, UnixStream) {
     (a, b)
 }
 
-/// Writes until there is no room.
+/// Writes until no room is left.
 fn fill(mut to: impl Write) -> usize {
     let mut n = 0;
     while let Ok(more) = to.write(&[0; 4096]) {
@@ -213,7 +213,7 @@ fn a_closed_fd_takes_its_knotes_along() {
     let (number, same) = (fd(&a), a.try_clone().unwrap());
     kq.apply(&[change(number, EVFILT_READ, EV_ADD), change(number, EVFILT_WRITE, EV_ADD)]);
     drop(a);
-    // The socket is open still, by another number.
+    // The socket is still open under another number.
     b.write_all(b"x").unwrap();
     none(kq.look());
     for filter in [EVFILT_READ, EVFILT_WRITE] {
@@ -222,8 +222,8 @@ fn a_closed_fd_takes_its_knotes_along() {
     drop(same);
 }
 
-/// "The kqueue() system call creates a new kernel event queue and returns a descriptor." What it
-/// has inside goes with it.
+/// "The kqueue() system call creates a new kernel event queue and returns a descriptor." Closing
+/// the descriptor closes the inner fds of the stand-in, too.
 #[test]
 fn a_closed_kqueue_leaves_no_fd_behind() {
     if std::env::var_os("KQUEUE_CHILD").is_none() {
@@ -248,7 +248,7 @@ fn a_closed_kqueue_leaves_no_fd_behind() {
 
 /// "EBADF: The specified descriptor is invalid."
 #[test]
-fn what_is_no_kqueue_is_a_bad_fd() {
+fn an_fd_that_is_no_kqueue_is_refused() {
     let kq = Kq::new();
     let number = kq.0.as_raw_fd();
     drop(kq);
@@ -259,7 +259,7 @@ fn what_is_no_kqueue_is_a_bad_fd() {
     };
     assert_eq!(call(-1), (-1, Some(libc::EBADF)));
     assert_eq!(call(0), (-1, Some(libc::EBADF)));
-    // Unless another test has made one meanwhile that has the number now.
+    // Another test may have made a kqueue with this number meanwhile.
     let answer = call(number);
     assert!(answer == (-1, Some(libc::EBADF)) || answer.0 == 0);
     let kq = Kq::new();
@@ -276,14 +276,14 @@ fn changes_come_before_events() {
     let hour = Duration::from_secs(3600);
     let changes = [user(1, EV_ADD | EV_CLEAR), trigger(1), timer(1, EV_ADD | EV_ONESHOT, hour)];
     assert_eq!(one(kq.call(&changes, 4, None).unwrap()).filter, EVFILT_USER);
-    // One call arms and waits.
+    // A single call arms and waits.
     let start = Instant::now();
     assert_eq!(
         one(kq.call(&[timer(1, EV_ADD | EV_ONESHOT, ms(5))], 4, None).unwrap()).filter,
         EVFILT_TIMER
     );
     assert!(start.elapsed() >= ms(5));
-    // What is deleted is not there any more.
+    // The deleted event is gone.
     kq.apply(&[trigger(1)]);
     none(kq.call(&[user(1, EV_DELETE)], 4, ZERO).unwrap());
 }
@@ -291,7 +291,7 @@ fn changes_come_before_events() {
 /// "When nevents is zero, kevent() will return immediately even if there is a timeout specified
 /// unlike select(2)."
 #[test]
-fn without_room_nothing_is_waited_for() {
+fn a_call_without_room_does_not_wait() {
     let kq = Kq::new();
     let start = Instant::now();
     none(kq.call(&[], 0, Some(Duration::from_secs(30))).unwrap());
@@ -304,7 +304,7 @@ fn without_room_nothing_is_waited_for() {
 /// non-NULL, pointing to a zero-valued timespec." "If the time limit expires, then kevent() returns
 /// 0."
 #[test]
-fn a_timeout_ends_the_wait_and_not_before_its_time() {
+fn a_timeout_ends_the_wait_never_early() {
     let kq = Kq::new();
     none(kq.look());
     for timeout in [Duration::from_micros(1), Duration::from_micros(1_500), ms(3)] {
@@ -337,7 +337,7 @@ fn one_array_may_be_both_lists() {
     let kq = Kq::new();
     let mut list = [user(1, EV_ADD), trigger(1), user(2, EV_ADD), trigger(2)];
     let list_at = list.as_mut_ptr();
-    // SAFETY: the list is as long as is said.
+    // SAFETY: the list has the given length.
     assert_eq!(unsafe { kevent(kq.0.as_raw_fd(), list_at, 4, list_at, 4, null_mut()) }, 2);
     let mut idents = [list[0].ident, list[1].ident];
     idents.sort();
@@ -346,10 +346,10 @@ fn one_array_may_be_both_lists() {
 
 /// "If an error occurs while processing an element of the changelist and there is enough room in
 /// the eventlist, then the event will be placed in the eventlist with EV_ERROR set in flags and the
-/// system error in data." Such a call does not wait (kern_event.c: it returns the number of
-/// errors).
+/// system error in data." Such a call does not wait, and returns the number of errors
+/// (kern_event.c).
 #[test]
-fn an_error_is_an_event_and_ends_the_call() {
+fn a_failed_change_gives_an_event_without_waiting() {
     let kq = Kq::new();
     let changes = [change(5, EVFILT_TIMER, EV_DELETE), user(1, EV_ADD), trigger(1)];
     let start = Instant::now();
@@ -357,13 +357,13 @@ fn an_error_is_an_event_and_ends_the_call() {
     assert!(start.elapsed() < Duration::from_secs(15));
     assert_eq!((error.ident, error.filter, error.data as i32), (5, EVFILT_TIMER, libc::ENOENT));
     assert_ne!(error.flags & EV_ERROR, 0);
-    // The changes after it were made.
+    // The call has made the later changes.
     assert_eq!(one(kq.look()).ident, 1);
 }
 
 /// "Otherwise, -1 will be returned, and errno will be set to indicate the error condition."
 #[test]
-fn an_error_without_room_is_the_calls() {
+fn without_room_a_failed_change_fails_the_call() {
     let kq = Kq::new();
     let changes = [change(5, EVFILT_TIMER, EV_DELETE), user(1, EV_ADD)];
     assert_eq!(kq.call(&changes, 0, None), Err(libc::ENOENT));
@@ -376,7 +376,7 @@ fn an_error_without_room_is_the_calls() {
 
 /// "ENOENT: The event could not be found to be modified or deleted."
 #[test]
-fn a_change_of_what_is_not_there_is_refused() {
+fn changing_a_missing_knote_is_refused() {
     let (kq, (a, _b)) = (Kq::new(), pair());
     for filter in [EVFILT_READ, EVFILT_WRITE, EVFILT_TIMER, EVFILT_USER, EVFILT_SIGNAL, EVFILT_PROC]
     {
@@ -389,7 +389,7 @@ fn a_change_of_what_is_not_there_is_refused() {
 /// "EINTR: A signal was delivered before the timeout expired and before any events were placed on
 /// the kqueue for return."
 #[test]
-fn a_signal_ends_the_wait_and_the_changes_are_made() {
+fn an_interrupted_wait_has_made_its_changes() {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: an all-zero sigaction is a value, the handler does nothing, and the thread is alive
     // while it is signalled.
@@ -420,23 +420,23 @@ fn a_signal_ends_the_wait_and_the_changes_are_made() {
 /// "EV_ADD: Adds the event to the kqueue. Re-adding an existing event will modify the parameters of
 /// the original event, and not result in a duplicate entry."
 #[test]
-fn adding_again_changes_the_one_that_is_there() {
+fn adding_again_modifies_the_existing_event() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     b.write_all(b"x").unwrap();
     for udata in [1, 2] {
         kq.apply(&[kevent { udata: udata as _, ..reads(&a, EV_ADD) }]);
         assert_eq!(one(kq.look()).udata as usize, udata);
     }
-    // (kern_event.c: it does not become another kind of entry.)
+    // The entry keeps its kind (kern_event.c).
     kq.apply(&[reads(&a, EV_ADD | EV_CLEAR)]);
     one(kq.look());
     one(kq.look());
 }
 
-/// "udata: Opaque user-defined value passed through the kernel unchanged." Each change brings it
-/// anew, a trigger as well (kern_event.c).
+/// "udata: Opaque user-defined value passed through the kernel unchanged." Each change sets `udata`
+/// anew, also a trigger (kern_event.c).
 #[test]
-fn udata_comes_back_as_the_last_change_had_it() {
+fn an_event_has_the_latest_udata() {
     let kq = Kq::new();
     let udata = 0xfedc_ba98_7654_3210_usize as *mut _;
     kq.apply(&[kevent { udata, ..user(1, EV_ADD | EV_CLEAR) }]);
@@ -449,7 +449,7 @@ fn udata_comes_back_as_the_last_change_had_it() {
 /// "EV_DISABLE: Disable the event so kevent() will not return it. The filter itself is not
 /// disabled." "EV_ENABLE: Permit kevent() to return the event if it is triggered."
 #[test]
-fn what_is_disabled_is_not_returned_until_it_is_enabled() {
+fn a_disabled_event_is_not_returned() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     let all = [(fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_USER), (1, EVFILT_TIMER)];
     kq.apply(&all.map(|(ident, filter)| kevent {
@@ -474,7 +474,7 @@ fn what_is_disabled_is_not_returned_until_it_is_enabled() {
 
 /// "Adding an event automatically enables it, unless overridden by the EV_DISABLE flag."
 #[test]
-fn adding_enables_unless_told_otherwise() {
+fn adding_enables_unless_flagged_as_disabled() {
     let kq = Kq::new();
     kq.apply(&[user(1, EV_ADD | EV_DISABLE), trigger(1)]);
     none(kq.look());
@@ -521,7 +521,7 @@ fn a_deleted_event_is_gone() {
 /// pending events. When passed as input, it forces EV_ERROR to always be returned. When a filter is
 /// successfully added the data field will be zero."
 #[test]
-fn receipts_say_what_came_of_each_change_and_drain_nothing() {
+fn receipts_report_each_change_and_drain_nothing() {
     let kq = Kq::new();
     kq.apply(&[user(1, EV_ADD | EV_CLEAR), trigger(1)]);
     let changes = [
@@ -558,7 +558,7 @@ fn a_oneshot_is_deleted_when_it_is_retrieved() {
 /// "EV_CLEAR: After the event is retrieved by the user, its state is reset. This is useful for
 /// filters which report state transitions instead of the current state."
 #[test]
-fn with_clear_a_state_is_told_once_a_change() {
+fn with_clear_each_change_is_reported_once() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
     kq.apply(&[reads(&a, EV_ADD | EV_CLEAR)]);
     for _ in 0..3 {
@@ -579,7 +579,7 @@ fn with_clear_a_state_is_told_once_a_change() {
 
 /// Without EV_CLEAR the current state is reported, each time.
 #[test]
-fn without_clear_a_state_is_told_while_it_lasts() {
+fn without_clear_a_state_is_reported_while_present() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
     kq.apply(&[reads(&a, EV_ADD), writes(&b, EV_ADD)]);
     b.write_all(b"x").unwrap();
@@ -611,7 +611,7 @@ fn a_listener_is_readable_with_a_connection() {
 /// number of bytes of protocol data available to read." "Fifos, Pipes: Returns when there is data
 /// to read; data contains the number of bytes available."
 #[test]
-fn what_can_be_read_is_counted() {
+fn readable_bytes_are_counted() {
     let (kq, (a, mut b), (reader, mut writer)) = (Kq::new(), pair(), pipe());
     kq.apply(&[reads(&a, EV_ADD)]);
     b.write_all(b"four").unwrap();
@@ -626,7 +626,7 @@ fn what_can_be_read_is_counted() {
 /// [..] It is possible for EOF to be returned (indicating the connection is gone) while there is
 /// still data pending in the socket buffer."
 #[test]
-fn an_end_is_told_with_data_pending() {
+fn an_end_is_reported_while_data_is_pending() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     kq.apply(&[reads(&a, EV_ADD)]);
     b.write_all(b"last").unwrap();
@@ -634,20 +634,20 @@ fn an_end_is_told_with_data_pending() {
     b.shutdown(std::net::Shutdown::Write).unwrap();
     let event = one(kq.look());
     assert_eq!((event.flags & EV_EOF, event.data, event.fflags), (EV_EOF, 4, 0));
-    // Only this direction.
+    // Only this direction has ended.
     kq.apply(&[reads(&a, EV_DELETE), writes(&a, EV_ADD)]);
     assert_eq!(one(kq.look()).flags & EV_EOF, 0);
 }
 
-/// "[..] and returns the socket error (if any) in fflags." Here as EIO, and it is still there to be
-/// asked for.
+/// "[..] and returns the socket error (if any) in fflags." The stand-in returns EIO, and the
+/// program can still ask for the error.
 #[test]
-fn a_socket_error_is_told_and_not_taken() {
+fn a_reported_socket_error_can_still_be_read() {
     let kq = Kq::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut server, _) = listener.accept().unwrap();
-    // To close a socket that has not read everything resets the connection.
+    // Closing a socket with unread data resets the connection.
     server.write_all(b"x").unwrap();
     client.peek(&mut [0; 8]).unwrap();
     kq.apply(&[reads(&server, EV_ADD), writes(&server, EV_ADD)]);
@@ -704,19 +704,19 @@ fn writing_ends_with_the_reader() {
 /// A kqueue "may be polled" (FreeBSD: `kqueue_poll`), and is readable with EVFILT_READ while it has
 /// events.
 #[test]
-fn a_kqueue_in_a_kqueue_in_a_kqueue_is_readable_while_there_are_events() {
+fn nested_kqueues_are_readable_while_they_have_events() {
     for flags in [EV_ADD, EV_ADD | EV_CLEAR] {
         let kqs = [Kq::new(), Kq::new(), Kq::new()];
         let (a, mut b) = pair();
         let filters =
             [(1, EVFILT_USER), (fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_TIMER)];
         for (ident, filter) in filters {
-            // A timer that repeats would make another event while we look.
+            // A periodic timer could fire again during the poll.
             let once = if filter == EVFILT_TIMER { EV_ONESHOT } else { 0 };
             let flags = EV_ADD | EV_CLEAR | EV_DISABLE | once;
             kqs[0].apply(&[kevent { data: 1, ..change(ident, filter, flags) }]);
         }
-        // A write has an epoll of its own, and the kernel allows for so many in each other.
+        // EVFILT_WRITE nests another epoll, and the kernel limits the depth.
         for n in 1..kqs.len() {
             kqs[n].apply(&[change(fd(&kqs[n - 1].0), EVFILT_READ, flags)]);
         }
@@ -745,7 +745,7 @@ fn a_kqueue_cannot_watch_itself() {
     assert_eq!(kq.call(&[reads(&kq.0, EV_ADD)], 0, ZERO), Err(libc::EINVAL));
 }
 
-/// Any other poller can wait for it, too.
+/// Any other poller can wait for a kqueue, too.
 #[test]
 fn a_kqueue_can_be_polled() {
     let kq = Kq::new();
@@ -762,10 +762,10 @@ fn a_kqueue_can_be_polled() {
     assert_eq!(poll(), 0);
 }
 
-/// A new kqueue is close-on-exec here, since "the queue is not inherited by a child created with
-/// fork(2)".
+/// A new kqueue of the stand-in is close-on-exec, because "the queue is not inherited by a child
+/// created with fork(2)".
 #[test]
-fn a_kqueue_does_not_reach_other_programs() {
+fn a_kqueue_is_close_on_exec() {
     let kq = Kq::new();
     // SAFETY: no pointers.
     let flags = unsafe { libc::fcntl(kq.0.as_raw_fd(), libc::F_GETFD) };
@@ -778,7 +778,7 @@ fn a_forked_child_has_no_kqueue() {
     let kq = Kq::new();
     let (mut writer, reader) = pair();
     kq.apply(&[change(reader.as_raw_fd() as usize, EVFILT_READ, EV_ADD)]);
-    // SAFETY: the child asks for two numbers of fds, and ends.
+    // SAFETY: the child calls only `fcntl` and `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // SAFETY: no pointers.
@@ -791,7 +791,7 @@ fn a_forked_child_has_no_kqueue() {
     // SAFETY: `status` is a place for one number.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0, "the child has the kqueue");
-    // What the child closed is still watched here.
+    // The parent still watches the files that the child has closed.
     writer.write_all(b"x").unwrap();
     one(kq.wait());
 }
@@ -802,7 +802,7 @@ fn a_forked_child_has_no_kqueue() {
 /// specifies the timeout period and fflags can be set to one of the following: NOTE_SECONDS,
 /// NOTE_USECONDS, NOTE_NSECONDS. If fflags is not set, the default is milliseconds."
 #[test]
-fn a_timer_counts_in_the_unit_that_is_asked_for() {
+fn a_timer_counts_in_the_requested_unit() {
     let kq = Kq::new();
     for (fflags, data, length) in [
         (NOTE_NSECONDS, 3_000_000, ms(3)),
@@ -840,9 +840,9 @@ fn a_timer_repeats_and_counts_its_expiries() {
     }
 }
 
-/// Data that is zero fires at once; what is less is EINVAL (FreeBSD).
+/// A timer with zero data fires at once, and negative data is EINVAL (FreeBSD).
 #[test]
-fn a_timer_of_nothing_fires_at_once() {
+fn a_zero_timer_fires_at_once() {
     let kq = Kq::new();
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, Duration::ZERO)]);
     one(kq.wait());
@@ -850,10 +850,10 @@ fn a_timer_of_nothing_fires_at_once() {
     assert_eq!(kq.call(&[negative], 0, ZERO), Err(libc::EINVAL));
 }
 
-/// "Re-adding an existing event will modify the parameters": a timer is restarted, and an expiry
-/// nobody saw is taken away (FreeBSD, macOS, NetBSD, OpenBSD).
+/// "Re-adding an existing event will modify the parameters". This restarts a timer, and takes a
+/// pending expiry away (FreeBSD, macOS, NetBSD, OpenBSD).
 #[test]
-fn adding_a_timer_again_restarts_it_and_takes_its_expiry_away() {
+fn re_adding_a_timer_leaves_no_stale_expiry() {
     let kq = Kq::new();
     let hour = Duration::from_secs(3600);
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, hour)]);
@@ -863,13 +863,13 @@ fn adding_a_timer_again_restarts_it_and_takes_its_expiry_away() {
     none(kq.look());
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]);
     one(kq.wait());
-    // After it has fired it is new.
+    // A timer that has fired is added anew.
     kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]);
     one(kq.wait());
 }
 
-/// "NOTE_ABSTIME: The specified expiration time is absolute", since the Epoch; here NOTE_ABSOLUTE,
-/// which is one-shot whatever the flags say (macOS).
+/// "NOTE_ABSTIME: The specified expiration time is absolute", since the Epoch. The stand-in has
+/// NOTE_ABSOLUTE, which is one-shot with any flags (macOS).
 #[test]
 fn an_absolute_timer_is_on_the_wall_clock() {
     let kq = Kq::new();
@@ -882,7 +882,7 @@ fn an_absolute_timer_is_on_the_wall_clock() {
     kq.apply(&[absolute(at, EV_ONESHOT)]);
     one(kq.wait());
     assert!(SystemTime::now() >= at);
-    // To and fro between the clocks.
+    // The timer moves from one clock to the other and back.
     kq.apply(&[timer(1, EV_ADD, Duration::from_secs(3600))]);
     kq.apply(&[absolute(SystemTime::now() - ms(3), 0)]);
     one(kq.wait());
@@ -912,7 +912,7 @@ fn there_may_be_many_timers() {
 /// kernel mechanism but is triggered by user level code." "NOTE_TRIGGER: Cause the event to be
 /// triggered."
 #[test]
-fn a_user_event_is_triggered_by_a_note() {
+fn note_trigger_triggers_a_user_event() {
     let kq = Kq::new();
     kq.apply(&[user(1, EV_ADD | EV_CLEAR), user(2, EV_ADD | EV_CLEAR)]);
     none(kq.look());
@@ -920,17 +920,17 @@ fn a_user_event_is_triggered_by_a_note() {
     let event = one(kq.look());
     assert_eq!((event.ident, event.filter, event.fflags & NOTE_TRIGGER), (2, EVFILT_USER, 0));
     none(kq.look());
-    // Without EV_CLEAR it stays.
+    // Without EV_CLEAR the event stays.
     kq.apply(&[user(3, EV_ADD), trigger(3)]);
     one(kq.look());
     one(kq.look());
-    // It may be triggered as it is added (kern_event.c, filt_userattach).
+    // One change may add and trigger an event (kern_event.c, filt_userattach).
     kq.apply(&[user(3, EV_DELETE)]);
     kq.apply(&[kevent { fflags: NOTE_TRIGGER, ..user(4, EV_ADD | EV_CLEAR) }]);
     assert_eq!(one(kq.look()).ident, 4);
 }
 
-/// The trap: NOTE_TRIGGER together with EV_CLEAR on an event that exists clears itself (FreeBSD,
+/// A pitfall: NOTE_TRIGGER together with EV_CLEAR on an existing event clears the event (FreeBSD,
 /// NetBSD, OpenBSD, DragonFly: filt_usertouch).
 #[test]
 fn a_trigger_with_clear_is_lost() {
@@ -940,7 +940,7 @@ fn a_trigger_with_clear_is_lost() {
     none(kq.look());
     kq.apply(&[kevent { flags: EV_ADD | EV_CLEAR, ..trigger(1) }]);
     none(kq.look());
-    // It takes an earlier one away as well.
+    // Such a change takes an earlier trigger away, too.
     kq.apply(&[trigger(1), kevent { flags: EV_CLEAR, ..trigger(1) }]);
     none(kq.look());
     kq.apply(&[trigger(1)]);
@@ -990,10 +990,10 @@ extern "C" fn count(_: libc::c_int) {
 /// signal has occurred since the last call to kevent(). This filter automatically sets the EV_CLEAR
 /// flag internally."
 #[test]
-fn signals_are_counted_beside_what_is_done_with_them() {
-    // They may reach any thread, and interrupt the waits of other tests.
+fn signals_are_counted_whatever_their_action_is() {
+    // These signals may reach any thread, and interrupt the waits of other tests.
     if std::env::var_os("KQUEUE_CHILD").is_none() {
-        return in_child("signals_are_counted_beside_what_is_done_with_them");
+        return in_child("signals_are_counted_whatever_their_action_is");
     }
     let signal = libc::SIGUSR1;
     for (handler, handled) in
@@ -1008,25 +1008,25 @@ fn signals_are_counted_beside_what_is_done_with_them() {
             let mut seen = [0, 0];
             for _ in 0..n {
                 kill(signal);
-                // One that is pending already is not pending twice: each is waited for.
+                // A pending signal is not pending twice, so the test waits for each.
                 let total = seen[0] + one(kqs[0].wait()).data;
                 seen[0] = total;
             }
-            // The handler tells them one after the other, perhaps on another thread.
+            // The handler serves the kqueues one after the other, perhaps on another thread.
             while seen[1] < n {
                 seen[1] += one(kqs[1].wait()).data;
             }
             assert_eq!(seen, [n, n]);
         }
         none(kqs[0].look());
-        // The former handler is called after we are told, perhaps on another thread.
+        // The former handler runs after the event, perhaps on another thread.
         while HANDLED.load(Ordering::SeqCst) < handled {
             thread::yield_now();
         }
         assert_eq!(HANDLED.load(Ordering::SeqCst), handled);
         let deleted = change(signal as usize, EVFILT_SIGNAL, EV_DELETE);
         kqs.iter().for_each(|kq| kq.apply(&[deleted]));
-        // What was there before is there again.
+        // The former action is back.
         set_handler(signal, libc::SIG_IGN);
     }
     for wrong in [0, 65, libc::SIGKILL as usize] {
@@ -1037,10 +1037,10 @@ fn signals_are_counted_beside_what_is_done_with_them() {
     }
 }
 
-/// "[..] has a lower precedence": the default action is taken.
+/// "[..] has a lower precedence": the signal takes its default action.
 #[test]
-fn a_signal_that_ends_the_process_does_so() {
-    let name = "a_signal_that_ends_the_process_does_so";
+fn a_watched_signal_takes_its_default_action() {
+    let name = "a_watched_signal_takes_its_default_action";
     if std::env::var_os("KQUEUE_CHILD").is_some() {
         let kq = Kq::new();
         kq.apply(&[change(libc::SIGTERM as usize, EVFILT_SIGNAL, EV_ADD)]);
@@ -1057,7 +1057,7 @@ fn a_signal_that_ends_the_process_does_so() {
 /// The process has exited. The exit status will be stored in data in the same format as the status
 /// returned by wait(2)."
 #[test]
-fn the_end_of_a_process_is_told_once_with_its_status() {
+fn a_process_end_is_reported_once_with_status() {
     let kq = Kq::new();
     for (script, status) in [("exit 0", 0), ("exit 7", 7 << 8), ("kill -9 $$", libc::SIGKILL)] {
         for late in [false, true] {
@@ -1074,8 +1074,7 @@ fn the_end_of_a_process_is_told_once_with_its_status() {
             }
             drop(child.stdin.take());
             if late {
-                // It may have ended by then (FreeBSD: filt_procattach), and has not been waited
-                // for.
+                // The process may be a zombie by then (FreeBSD: filt_procattach).
                 thread::sleep(ms(20));
                 kq.apply(&[watch]);
             }
@@ -1084,14 +1083,14 @@ fn the_end_of_a_process_is_told_once_with_its_status() {
             assert_eq!((event.fflags, event.data as i32), (NOTE_EXIT, status), "{script}");
             assert_ne!(event.flags & EV_EOF, 0);
             none(kq.look());
-            child.wait().expect("it is left to be waited for");
+            child.wait().expect("the child is still a zombie");
         }
     }
 }
 
 /// "ESRCH: The specified process to attach to does not exist."
 #[test]
-fn a_process_that_is_none_is_refused() {
+fn watching_a_missing_process_is_refused() {
     let kq = Kq::new();
     let mut child = Command::new("true").spawn().unwrap();
     child.wait().unwrap();
@@ -1103,7 +1102,7 @@ fn a_process_that_is_none_is_refused() {
 
 // ---- Threads.
 
-/// A change that another thread makes ends a wait that is under way.
+/// A change by another thread ends a wait.
 #[test]
 fn a_wait_sees_what_other_threads_change() {
     let kq = Kq::new();
@@ -1112,7 +1111,7 @@ fn a_wait_sees_what_other_threads_change() {
     thread::scope(|scope| {
         for n in 0..3 {
             let waiting = scope.spawn(|| one(kq.wait()));
-            thread::sleep(ms(5)); // it waits by now
+            thread::sleep(ms(5)); // the thread waits by now
             match n {
                 0 => kq.apply(&[trigger(1)]),
                 1 => kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]),
@@ -1127,8 +1126,8 @@ fn a_wait_sees_what_other_threads_change() {
     });
 }
 
-/// Each event goes to one of the threads that wait, none is lost, and changes of all kinds at the
-/// same time do no harm.
+/// Each event goes to one of the waiting threads, and none is lost. Simultaneous changes of all
+/// kinds do no harm.
 #[test]
 fn many_threads_may_use_one_kqueue() {
     const ROUNDS: u64 = 2_000;
@@ -1182,7 +1181,7 @@ fn a_oneshot_goes_to_one_of_many_threads() {
     let kq = Kq::new();
     for flags in [EV_ONESHOT, EV_DISPATCH] {
         for _ in 0..50 {
-            // The second one tells all of them to go.
+            // The second event ends all threads.
             kq.apply(&[user(1, EV_ADD | flags), user(2, EV_ADD)]);
             let seen = AtomicUsize::new(0);
             thread::scope(|scope| {
@@ -1212,7 +1211,7 @@ fn a_oneshot_goes_to_one_of_many_threads() {
 
 // ---- The log.
 
-/// Each call is a line.
+/// The log has a line for each call.
 #[test]
 fn calls_are_logged_when_asked_for() {
     let name = "calls_are_logged_when_asked_for";
@@ -1237,7 +1236,7 @@ fn calls_are_logged_when_asked_for() {
     std::fs::remove_file(&log).unwrap();
 }
 
-/// This test in a process of its own.
+/// Returns a command that runs this test in a process of its own.
 fn child(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command

@@ -24,8 +24,8 @@ pub(super) const NANOS: u64 = 1_000_000_000;
 /// clock of a simulated reactor.
 ///
 /// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing:
-/// [`Time::MAX`] means "never". A method that takes a point in time takes an [`Instant`] as well.
-/// `Instant::from(time)` goes the other way.
+/// [`Time::MAX`] means "never". A method that takes a point in time takes an
+/// [`Instant`](std::time::Instant) as well. `Instant::from(time)` goes the other way.
 ///
 /// ```
 /// use pollmux::Time;
@@ -44,7 +44,8 @@ pub(super) const NANOS: u64 = 1_000_000_000;
 #[repr(transparent)]
 pub struct Time(u64);
 
-/// A point in time: a [`Time`], an [`Instant`], or another type that turns into a `Time`.
+/// A point in time: a [`Time`], an [`Instant`](std::time::Instant), or another type that turns into
+/// a `Time`.
 ///
 /// ```
 /// use pollmux::{Reactor, Time};

@@ -37,16 +37,20 @@ const MARGIN_PPM: u64 = 1_500;
 /// The most counts during a reading of the clock, some 300 ns. An interrupt in between makes the
 /// anchor late by its length.
 const READ_COUNTS: u64 = 1_000;
-/// After so many readings in a row that took longer, the clock does without the counter.
-const LONG_READINGS: u32 = 1_000;
+/// After so many readings that took longer, without two measurements of the rate that agree, the
+/// clock does without the counter: to read it is in vain. In an emulator for instance.
+const VAIN: u32 = 1_000;
+/// A measurement of the rate that does not agree counts as so many long readings.
+const DISAGREEMENT: u32 = VAIN / 20;
 
 /// See the module's text. `!Sync`: each reactor has its own.
 #[derive(Debug)]
 pub(crate) struct TscClock {
     /// The counter may be read, and readings of the clock are short.
     counts: Cell<bool>,
-    /// The anchors in a row that were none, because the reading was long.
-    long: Cell<u32>,
+    /// The long readings, and the measurements that did not agree, since two did. Above [`VAIN`]
+    /// the clock does without the counter.
+    vain: Cell<u32>,
     /// The counter at the anchor.
     base: Cell<u64>,
     base_ns: Cell<u64>,
@@ -66,7 +70,7 @@ impl TscClock {
     pub(crate) fn new() -> TscClock {
         TscClock {
             counts: Cell::new(available()),
-            long: Cell::new(0),
+            vain: Cell::new(0),
             base: Cell::new(0),
             base_ns: Cell::new(0),
             window: Cell::new(0),
@@ -92,6 +96,12 @@ impl TscClock {
         let since = read().wrapping_sub(self.base.get());
         let is_near = since < self.window.get();
         is_near.then(|| Time::from_nanos(self.base_ns.get() + ((since * self.rate.get()) >> 32)))
+    }
+
+    /// Returns true if the counter is in use.
+    #[inline]
+    pub(crate) fn counts(&self) -> bool {
+        self.counts.get()
     }
 
     /// Reads the clock, and makes an anchor of the reading.
@@ -128,13 +138,17 @@ impl TscClock {
         if read().wrapping_sub(counter) > READ_COUNTS {
             // The reading is exact, but no anchor.
             self.window.set(0);
-            self.long.set(self.long.get() + 1);
-            self.counts.set(self.long.get() < LONG_READINGS);
+            self.was_in_vain(1);
         } else {
-            self.long.set(0);
             self.anchor_at(counter, now);
         }
         now
+    }
+
+    /// Counts `n` readings of the counter that were of no use.
+    fn was_in_vain(&self, n: u32) {
+        self.vain.set(self.vain.get() + n);
+        self.counts.set(self.vain.get() < VAIN);
     }
 
     /// Sets the anchor to a counter, and to a time that was read right after it.
@@ -156,6 +170,11 @@ impl TscClock {
         self.rate.set(rate + ppm(rate) + 1);
         self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
         self.window.set(self.full_window.get());
+        if agrees {
+            self.vain.set(0);
+        } else if measured.is_some() {
+            self.was_in_vain(DISAGREEMENT);
+        }
     }
 }
 
@@ -305,7 +324,7 @@ mod tests {
     #[test]
     fn long_readings_end_the_use_of_the_counter() {
         let clock = TscClock { counts: Cell::new(true), ..TscClock::new() };
-        for n in 0..LONG_READINGS {
+        for n in 0..VAIN {
             assert!(clock.counts.get(), "after {n} long readings");
             clock.anchor(read().wrapping_sub(2 * READ_COUNTS));
         }

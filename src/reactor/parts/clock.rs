@@ -152,6 +152,21 @@ impl TurnClock {
         }
     }
 
+    /// [`count_from`](Self::count_from), where [`quick_count_from`](Self::quick_count_from) gives
+    /// nothing.
+    #[inline]
+    pub(crate) fn count_by_reading(&self, d: Duration) -> Time {
+        match &self.source {
+            Source::Monotonic { tsc, .. } if !tsc.counts() && !d.is_zero() => Time::now(),
+            _ => self.count_otherwise(d),
+        }
+    }
+
+    #[inline(never)]
+    fn count_otherwise(&self, d: Duration) -> Time {
+        self.count_from(d)
+    }
+
     /// A mark of the present. A third of a reading of the clock.
     #[inline]
     pub(crate) fn mark(&self) -> Mark {

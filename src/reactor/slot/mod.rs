@@ -226,7 +226,7 @@ impl Slot {
     /// [`arm_after`](Self::arm_after) with a reading of the clock.
     #[inline(never)]
     fn arm_after_reading(&self, d: Duration) -> bool {
-        self.arm(self.core().clock.count_from(d) + d)
+        self.arm(self.core().clock.count_by_reading(d) + d)
     }
 
     /// Takes away what is pending. Returns true if something was.

@@ -265,11 +265,9 @@ impl Heap {
         if self.len < LARGE {
             self.move_earlier(slots, node, slot);
         } else if is_earlier && !self.pull(node, slot, deadline, seq) {
+            // The list is full. The heap may be small when it has been emptied.
             self.settle(slots);
-            if !self.pull(node, slot, deadline, seq) {
-                // The heap has become small: holes at its end went.
-                self.move_earlier(slots, node, slot);
-            }
+            self.move_earlier(slots, node, slot);
         }
     }
 

@@ -176,16 +176,17 @@ impl Heap {
     /// one that was armed first.
     #[inline(never)]
     fn least_child<O: Owner>(&self, slots: &Slots<O>, first: usize) -> (usize, u64) {
-        let (mut least, mut key) = (first, self.key(first));
-        for other in first + 1..self.len.min(first + ARITY) {
-            let candidate = self.key(other);
-            // `None` is before every number.
-            let seq = |index| self.get(index).seq(slots);
-            if candidate < key || (candidate == key && seq(other) < seq(least)) {
-                (least, key) = (other, candidate);
-            }
+        let children = first..self.len.min(first + ARITY);
+        let key = children.clone().map(|child| self.key(child)).min().expect("a child");
+        let mut tied = children.filter(|&child| self.key(child) == key);
+        let least = tied.next().expect("the least");
+        let Some(second) = tied.next() else { return (least, key) };
+        // All records are read, and then compared: so the reads wait for memory at the same time.
+        let mut seqs = [(u64::MAX, first); ARITY];
+        for (seq, child) in seqs.iter_mut().zip([least, second].into_iter().chain(tied)) {
+            *seq = (self.get(child).seq(slots).unwrap_or(0), child);
         }
-        (least, key)
+        (seqs.into_iter().min().expect("the first").1, key)
     }
 
     #[inline]

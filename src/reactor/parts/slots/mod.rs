@@ -111,6 +111,7 @@ impl<O: Owner> Slots<O> {
     #[cold]
     #[inline(never)]
     fn unlink_full(&mut self) {
+        self.chunks[self.partial.first as usize].was_full.set(true);
         self.unlink(self.partial.first, |slots| &mut slots.partial);
     }
 
@@ -201,6 +202,10 @@ impl<O: Owner> Slots<O> {
         if is_idle {
             if !was_full {
                 self.unlink(number, |slots| &mut slots.partial);
+            }
+            let chunk = &self.chunks[number as usize];
+            if chunk.was_full.take() {
+                chunk.sort_free();
             }
             // Chunks with high numbers are freed first.
             if self.idle.last != NONE && number > self.idle.last {

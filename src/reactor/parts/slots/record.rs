@@ -176,6 +176,8 @@ pub(crate) struct Chunk<O: Owner> {
     pub(super) free: Cell<u32>,
     /// The number of slots that are not free.
     pub(super) used: Cell<u32>,
+    /// All slots were used since the list of free slots was in order.
+    pub(super) was_full: Cell<bool>,
     /// The greatest generation of the chunk's slots.
     pub(super) newest: Cell<u32>,
     /// The neighbours in the list of partly used chunks, or of idle chunks.
@@ -214,6 +216,7 @@ impl<O: Owner> Chunk<O> {
             nodes: std::array::from_fn(node),
             free: Cell::new(base),
             used: Cell::new(0),
+            was_full: Cell::new(false),
             newest: Cell::new(generation),
             prev: Cell::new(NONE),
             next: Cell::new(NONE),
@@ -226,6 +229,15 @@ impl<O: Owner> Chunk<O> {
             callbacks: Column::new(),
             bells: Column::new(),
         })
+    }
+
+    /// Puts the slots of an idle chunk in order, so that a loop over new sources goes through
+    /// memory in one direction.
+    pub(super) fn sort_free(&self) {
+        let base = self.free.get() / CHUNK as u32 * CHUNK as u32;
+        let next = (base + 1..base + CHUNK as u32).chain([NONE]);
+        self.nodes.iter().zip(next).for_each(|(node, next)| node.pos.set(next));
+        self.free.set(base);
     }
 
     /// Makes a chunk of slots that are free and stay free.

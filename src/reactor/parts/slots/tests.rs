@@ -91,3 +91,17 @@ fn slots_are_reused_before_new_ones_are_made() {
     }
     assert_eq!(slots.chunks.len(), 3);
 }
+
+#[test]
+fn emptied_chunks_give_their_slots_in_order() {
+    let (mut slots, owner) = (Slots::new(), Rc::new(()));
+    for _ in 0..3 {
+        let taken: Vec<u32> = (0..2 * CHUNK).map(|_| allocate(&mut slots, &owner)).collect();
+        assert!(taken.is_sorted(), "{taken:?}");
+        taken.iter().for_each(|&slot| _ = free(&mut slots, slot));
+    }
+    // A slot that comes and goes is the same one.
+    let slot = allocate(&mut slots, &owner);
+    free(&mut slots, slot);
+    assert_eq!(allocate(&mut slots, &owner), slot);
+}

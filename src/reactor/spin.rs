@@ -12,8 +12,8 @@ use super::parts::spinner::{LAST_STRETCH, LOOKS, REHEARSED_BEFORE, TIME_SLICE};
 use crate::sys::Time;
 
 impl Core {
-    /// Looks for work, without sleeping, after [`Spinner::begins`]. Returns true if there is a ready
-    /// source, a call from outside, or a deadline that has come.
+    /// Looks for work, without sleeping, after [`Spinner::begins`]. Returns true if there is a
+    /// ready source, a call from outside, or a deadline that has come.
     #[inline(never)]
     pub(super) fn spin(self: &Rc<Core>, until: Time, recheck: &impl Fn() -> bool) -> bool {
         let spinner = &self.spinner;

@@ -98,6 +98,23 @@ impl Core {
         self.sleep_within(until)
     }
 
+    /// Returns the window in which a sleep is to end for the timers.
+    pub(super) fn timers_due(&self) -> WakeWindow {
+        let first = self.timers.next_due.get();
+        let latest = if self.timers.slacked.get() {
+            let table = &mut *self.table.borrow_mut();
+            // The window does not begin before the first key. The entry looked at may be stale, and
+            // earlier than the deadline that it stands for.
+            table
+                .heap
+                .latest(&table.slots, self.timers.slack.get(), self.timers.least_slack.get())
+                .max(first)
+        } else {
+            first
+        };
+        WakeWindow { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
+    }
+
     /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is met by spinning.
     #[inline(never)]
     fn sleep_within(&self, until: Time) -> Option<WakeWindow> {

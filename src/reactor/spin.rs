@@ -29,8 +29,8 @@ impl<F: Fn() -> bool> Looks for F {
 }
 
 impl Core {
-    /// Looks for work, without sleeping, after [`Spinner::begins`]. Returns true if there is a ready source, a call from
-    /// outside, or a deadline that has come.
+    /// Looks for work, without sleeping, after [`Spinner::begins`]. Returns true if there is a
+    /// ready source, a call from outside, or a deadline that has come.
     #[inline(never)]
     pub(super) fn spin(self: &Rc<Core>, until: Time, looks: &impl Looks) -> bool {
         let spinner = &self.spinner;

@@ -99,10 +99,9 @@ impl Core {
         self.clock.refresh();
         self.expire_all();
         self.poll_fds();
-        if self.turn_work.get() || self.notify.is_posted() {
-            if self.run_batch(usize::MAX, Again::Before(end)) {
-                self.settle_behind();
-            }
+        let has_work = self.turn_work.get() || self.notify.is_posted();
+        if has_work && self.run_batch(usize::MAX, Again::Before(end)) {
+            self.settle_behind();
         }
     }
 
@@ -273,23 +272,6 @@ impl Core {
         if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
             self.expire(self.clock.now());
         }
-    }
-
-    /// Returns the window in which a sleep is to end for the timers.
-    pub(super) fn timers_due(&self) -> WakeWindow {
-        let first = self.timers.next_due.get();
-        let latest = if self.timers.slacked.get() {
-            let table = &mut *self.table.borrow_mut();
-            // The window does not begin before the first key. The entry looked at may be stale, and
-            // earlier than the deadline that it stands for.
-            table
-                .heap
-                .latest(&table.slots, self.timers.slack.get(), self.timers.least_slack.get())
-                .max(first)
-        } else {
-            first
-        };
-        WakeWindow { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
     }
 
     /// Blocks until the driver reports an event, or `until`. The caller looks at its sources in any

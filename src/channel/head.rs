@@ -9,11 +9,14 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::detour::{Detour, Place};
 use super::ring::{Stamp, WRITTEN};
 use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
 use super::{Glance, TryRecvError};
-use crate::sync::{Ordering, WATCH, fence, light_fence, pause, settle_fence, wait_briefly, watch};
+use crate::sync::{
+    MutexGuard, Ordering, WATCH, fence, light_fence, pause, settle_fence, wait_briefly, watch,
+};
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
@@ -36,6 +39,8 @@ pub(super) struct Written<'a> {
     position: u64,
     /// The number of the message's ring.
     ring: usize,
+    /// The memory of detours, if the search has locked it.
+    detour: Option<MutexGuard<'a, Detour>>,
 }
 
 /// The outcome of the receiver's search.
@@ -242,6 +247,25 @@ impl<'a> Reader<'a> {
         unsafe { self.state.rings.find(position, span.claimed) }
     }
 
+    /// Returns the stamp of a position that is in the span and not before `earlier`, and its ring.
+    pub(super) fn stamp_behind(
+        &self,
+        span: &Span,
+        earlier: Option<Place>,
+        position: u64,
+    ) -> (Stamp, usize) {
+        let first = match earlier {
+            // The ring holds a position from the head on, so it was not freed.
+            Some(place) if behind(span.head, place.position) <= behind(span.head, position) => {
+                place.ring
+            }
+            _ => self.state.rings.read_by_receiver(),
+        };
+        // SAFETY: we are the receiver, and these are the rings of a tail. A position is in no ring
+        // before that of an earlier one.
+        unsafe { self.state.rings.find_from(first, position, span.claimed) }
+    }
+
     /// Returns the ring of a position in the span, if the position is written.
     pub(super) fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
         let (stamp, ring) = self.stamp(span, position);
@@ -278,10 +302,8 @@ impl<'a> Reader<'a> {
         let mut locked = (state.head() & DETOUR != 0).then(|| state.detour.lock());
         if let Some(detour) = &mut locked {
             let known = self.span(detour.word);
-            let found = self.written(&known, known.head);
-            let found = found.or_else(|| detour.first_written(&self, &known));
-            if let Some((position, ring)) = found {
-                return Found::Message(Written { reader: self, position, ring });
+            if let Some((position, ring)) = detour.first_written(&self, &known) {
+                return Found::Message(Written { reader: self, position, ring, detour: locked });
             }
         }
         // "Empty" and "gone" are read at once: between two readings a last message could come.
@@ -311,14 +333,14 @@ impl<'a> Reader<'a> {
             }
             if found.is_none() {
                 if detour.taken == 0 {
-                    (detour.ahead, detour.len) = (head, 0);
+                    detour.begin(head);
                 }
                 detour.word = word;
                 found = detour.first_written(&self, &span);
             }
         }
         found.map_or(Found::Coming, |(position, ring)| {
-            Found::Message(Written { reader: self, position, ring })
+            Found::Message(Written { reader: self, position, ring, detour: locked })
         })
     }
 
@@ -381,10 +403,10 @@ impl<'a> Reader<'a> {
 impl Written<'_> {
     /// Moves the head after the message was taken out, or notes that it was taken out of turn.
     fn pass(self) {
-        let Written { reader, position, ring } = self;
+        let Written { reader, position, ring, detour } = self;
         let state = reader.state;
         let head = state.head() & POSITION;
-        let detour = &mut *state.detour.lock();
+        let detour = &mut *detour.unwrap_or_else(|| state.detour.lock());
         if position != head {
             // SAFETY: we are the receiver and have taken the message.
             unsafe { state.rings.set_taken(ring, position) };

@@ -153,7 +153,8 @@ impl<T> Head<T> {
     /// every message, and a read takes its cache line away from them.
     ///
     /// The outcome is in doubt if the message is not there. Then only the tail says if there is a
-    /// message out of turn, or the end. At the end of a stream, and on a detour, looks at the tail at once.
+    /// message out of turn, or the end. At the end of a stream, and on a detour, this look reads
+    /// the tail at once.
     #[inline(always)]
     pub(super) fn glance(&self) -> Glance {
         let is_written = self.is_written(self.state().head());
@@ -292,7 +293,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Finds the message to receive next. Waits at most one microsecond for the message at the
+    /// Finds the message to receive next. Waits at most 100 looks, 1 to 5 µs, for the message at the
     /// head, and otherwise for no sender.
     #[inline(never)]
     fn find(self) -> Found<'a> {

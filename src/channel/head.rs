@@ -293,8 +293,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Finds the message to receive next. Waits at most 100 looks, 1 to 5 µs, for the message at the
-    /// head, and otherwise for no sender.
+    /// Finds the message to receive next. Waits at most 100 looks, 1 to 5 µs, for the message at
+    /// the head, and otherwise for no sender.
     #[inline(never)]
     fn find(self) -> Found<'a> {
         let state = self.state;
@@ -480,31 +480,5 @@ impl State {
             Found::Nothing => Look::Quiet,
             Found::Coming => Look::Coming,
         }
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::channel::Target;
-    use crate::wake::testing::party;
-    use crate::wake::{Notify, Request};
-
-    #[test]
-    fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
-        let (_tx, rx) = crate::channel::ends::<u64>(Some(1));
-        let state = rx.state();
-        let [old, new] = [party().0, party().0];
-        [&old, &new].into_iter().for_each(|party| party.prepare(0));
-        let to = |notify: &Arc<Notify>| Some(Target { notify: notify.clone(), slot: 0 });
-        state.set_target(to(&old));
-        state.ask(Request::Mark);
-        let asked = state.asked();
-        // The sender stands still here, and the receiver moves to another party.
-        state.set_target(None);
-        state.set_target(to(&new));
-        state.ask(Request::Wake);
-        old.answer(asked, &state.request, 0);
-        assert!(state.asked().is_some());
     }
 }

@@ -4,8 +4,9 @@ use super::head::{Reader, Span};
 use super::ring::Stamp;
 use super::state::{POSITION, behind};
 
-/// The most unwritten positions that a detour remembers.
-const HOLES: usize = 6;
+/// The most unwritten positions that a detour remembers. There is one for each sender that stands
+/// still. With more of them each receive looks at every position behind the last one.
+const HOLES: usize = 32;
 
 /// Remembers which positions behind the head were taken, and which were found unwritten.
 #[derive(Default)]
@@ -19,9 +20,23 @@ pub(super) struct Detour {
     /// Positions that were found unwritten, the lowest first.
     holes: [u64; HOLES],
     pub(super) len: usize,
+    /// A message not before `ahead` that was found: the search goes on in its ring.
+    last: Option<Place>,
+}
+
+/// The ring of a position.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) position: u64,
+    pub(super) ring: usize,
 }
 
 impl Detour {
+    /// Begins a detour at this head.
+    pub(super) fn begin(&mut self, head: u64) {
+        (self.ahead, self.len, self.last) = (head, 0, None);
+    }
+
     /// Returns the first written message of the span, and its ring.
     pub(super) fn first_written(
         &mut self,
@@ -36,8 +51,9 @@ impl Detour {
         }
         let mut position = self.ahead;
         while behind(head, position) < end {
-            let (stamp, ring) = reader.stamp(span, position);
+            let (stamp, ring) = reader.stamp_behind(span, self.last, position);
             if stamp == Stamp::Written {
+                self.last = Some(Place { position, ring });
                 return Some((position, ring));
             }
             if position == self.ahead {
@@ -64,6 +80,7 @@ impl Detour {
 
     /// Notes that the head goes from one position to another.
     pub(super) fn pass(&mut self, from: u64, to: u64) {
+        self.last = None; // its ring may have been freed
         let passed = behind(from, to);
         let left =
             self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
@@ -77,7 +94,31 @@ impl Detour {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::HOLES;
     use crate::channel::TryRecvError;
+
+    #[test]
+    fn a_detour_passes_many_senders_that_stand_still() {
+        for capacity in [Some(256), None] {
+            let (tail, head) = crate::channel::ends(capacity);
+            let mut standing = Vec::new();
+            for n in 0..HOLES as u64 {
+                standing.push((n, tail.begin()));
+                tail.try_send(n).unwrap();
+                assert_eq!(head.try_recv(), Ok(n));
+            }
+            let detour = || {
+                let detour = head.state().detour.lock();
+                (detour.len, detour.ahead)
+            };
+            // The last message is behind `ahead` until the next search.
+            assert_eq!(detour(), (HOLES, 2 * HOLES as u64 - 1));
+            standing.into_iter().rev().for_each(|(n, standing)| standing.finish(100 + n));
+            (0..HOLES as u64).for_each(|n| assert_eq!(head.try_recv(), Ok(100 + n)));
+            assert_eq!(head.try_recv(), Err(TryRecvError::Empty));
+            assert_eq!(detour().0, 0);
+        }
+    }
 
     #[test]
     fn a_detour_remembers_only_holes() {

@@ -9,11 +9,14 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::detour::{Detour, Place};
 use super::ring::{Stamp, WRITTEN};
 use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
 use super::{Glance, TryRecvError};
-use crate::sync::{Ordering, WATCH, fence, light_fence, pause, settle_fence, wait_briefly, watch};
+use crate::sync::{
+    MutexGuard, Ordering, WATCH, fence, light_fence, pause, settle_fence, wait_briefly, watch,
+};
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
@@ -36,6 +39,8 @@ pub(super) struct Written<'a> {
     position: u64,
     /// The number of the message's ring.
     ring: usize,
+    /// The memory of detours, if the search has locked it.
+    detour: Option<MutexGuard<'a, Detour>>,
 }
 
 /// The outcome of the receiver's search.
@@ -148,7 +153,8 @@ impl<T> Head<T> {
     /// every message, and a read takes its cache line away from them.
     ///
     /// The outcome is in doubt if the message is not there. Then only the tail says if there is a
-    /// message out of turn, or the end. At the end of a stream, and on a detour, looks at the tail at once.
+    /// message out of turn, or the end. At the end of a stream, and on a detour, this look reads
+    /// the tail at once.
     #[inline(always)]
     pub(super) fn glance(&self) -> Glance {
         let is_written = self.is_written(self.state().head());
@@ -242,6 +248,25 @@ impl<'a> Reader<'a> {
         unsafe { self.state.rings.find(position, span.claimed) }
     }
 
+    /// Returns the stamp of a position that is in the span and not before `earlier`, and its ring.
+    pub(super) fn stamp_behind(
+        &self,
+        span: &Span,
+        earlier: Option<Place>,
+        position: u64,
+    ) -> (Stamp, usize) {
+        let first = match earlier {
+            // The ring holds a position from the head on, so it was not freed.
+            Some(place) if behind(span.head, place.position) <= behind(span.head, position) => {
+                place.ring
+            }
+            _ => self.state.rings.read_by_receiver(),
+        };
+        // SAFETY: we are the receiver, and these are the rings of a tail. A position is in no ring
+        // before that of an earlier one.
+        unsafe { self.state.rings.find_from(first, position, span.claimed) }
+    }
+
     /// Returns the ring of a position in the span, if the position is written.
     pub(super) fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
         let (stamp, ring) = self.stamp(span, position);
@@ -268,8 +293,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Finds the message to receive next. Waits at most one microsecond for the message at the
-    /// head, and otherwise for no sender.
+    /// Finds the message to receive next. Waits at most 100 looks, 1 to 5 µs, for the message at
+    /// the head, and otherwise for no sender.
     #[inline(never)]
     fn find(self) -> Found<'a> {
         let state = self.state;
@@ -278,10 +303,8 @@ impl<'a> Reader<'a> {
         let mut locked = (state.head() & DETOUR != 0).then(|| state.detour.lock());
         if let Some(detour) = &mut locked {
             let known = self.span(detour.word);
-            let found = self.written(&known, known.head);
-            let found = found.or_else(|| detour.first_written(&self, &known));
-            if let Some((position, ring)) = found {
-                return Found::Message(Written { reader: self, position, ring });
+            if let Some((position, ring)) = detour.first_written(&self, &known) {
+                return Found::Message(Written { reader: self, position, ring, detour: locked });
             }
         }
         // "Empty" and "gone" are read at once: between two readings a last message could come.
@@ -311,14 +334,14 @@ impl<'a> Reader<'a> {
             }
             if found.is_none() {
                 if detour.taken == 0 {
-                    (detour.ahead, detour.len) = (head, 0);
+                    detour.begin(head);
                 }
                 detour.word = word;
                 found = detour.first_written(&self, &span);
             }
         }
         found.map_or(Found::Coming, |(position, ring)| {
-            Found::Message(Written { reader: self, position, ring })
+            Found::Message(Written { reader: self, position, ring, detour: locked })
         })
     }
 
@@ -381,10 +404,10 @@ impl<'a> Reader<'a> {
 impl Written<'_> {
     /// Moves the head after the message was taken out, or notes that it was taken out of turn.
     fn pass(self) {
-        let Written { reader, position, ring } = self;
+        let Written { reader, position, ring, detour } = self;
         let state = reader.state;
         let head = state.head() & POSITION;
-        let detour = &mut *state.detour.lock();
+        let detour = &mut *detour.unwrap_or_else(|| state.detour.lock());
         if position != head {
             // SAFETY: we are the receiver and have taken the message.
             unsafe { state.rings.set_taken(ring, position) };
@@ -467,31 +490,5 @@ impl State {
             Found::Nothing => Look::Quiet,
             Found::Coming => Look::Coming,
         }
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::channel::Target;
-    use crate::wake::testing::party;
-    use crate::wake::{Notify, Request};
-
-    #[test]
-    fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
-        let (_tx, rx) = crate::channel::ends::<u64>(Some(1));
-        let state = rx.state();
-        let [old, new] = [party().0, party().0];
-        [&old, &new].into_iter().for_each(|party| party.prepare(0));
-        let to = |notify: &Arc<Notify>| Some(Target { notify: notify.clone(), slot: 0 });
-        state.set_target(to(&old));
-        state.ask(Request::Mark);
-        let asked = state.asked();
-        // The sender stands still here, and the receiver moves to another party.
-        state.set_target(None);
-        state.set_target(to(&new));
-        state.ask(Request::Wake);
-        old.answer(asked, &state.request, 0);
-        assert!(state.asked().is_some());
     }
 }

@@ -81,6 +81,7 @@
 //! | `sender.rs`, `receiver.rs` | the two ends, blocking and timing out |
 //! | `tail.rs` | the senders' side of a channel with a buffer: claim a position, write its slot |
 //! | `head.rs` | the receiver's side of it: find a message, take it out |
+//! | `glance.rs` | the outcome of a look that reads nothing that senders write often |
 //! | `state.rs` | the words that both sides share whatever `T` is: positions, detours |
 //! | `ring.rs` | the slots of a bounded or unbounded channel |
 //! | `shared.rs` | the values in the slots, and who drops those that nobody receives |

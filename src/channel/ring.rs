@@ -373,8 +373,21 @@ impl Rings {
     /// # Safety
     /// Only the receiver may call it, with the rings of the tail.
     pub(super) unsafe fn find(&self, position: u64, claimed: usize) -> (Stamp, usize) {
-        let reading = self.read_by_receiver();
-        let mut next = Some(reading);
+        // SAFETY: the caller's promise.
+        unsafe { self.find_from(self.read_by_receiver(), position, claimed) }
+    }
+
+    /// [`find`](Self::find) of a position that is in no ring before `first`.
+    ///
+    /// # Safety
+    /// As for `find`. `first` must be the ring that is read, or a later one up to the tail's.
+    pub(super) unsafe fn find_from(
+        &self,
+        first: usize,
+        position: u64,
+        claimed: usize,
+    ) -> (Stamp, usize) {
+        let mut next = Some(first);
         while let Some(ring) = next {
             // SAFETY: from the ring that is read up to the tail's the word of the tail names all.
             match unsafe { self.stamp(ring, position) }.load(Ordering::Acquire) {
@@ -383,7 +396,7 @@ impl Rings {
                 _ => next = Rings::next(ring, claimed),
             }
         }
-        (Stamp::Unwritten, reading)
+        (Stamp::Unwritten, first)
     }
 
     /// Notes that the message of this position was taken out of turn.

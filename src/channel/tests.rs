@@ -10,8 +10,10 @@ use proptest::prelude::*;
 use super::head::Head;
 use super::state::{LEVEL, POSITION};
 use super::tail::{Standing, Tail};
-use super::{Glance, Nap, bounded, ends, unbounded};
+use super::{Glance, Nap, Target, bounded, ends, unbounded};
 use crate::sys::Time;
+use crate::wake::testing::party;
+use crate::wake::{Notify, Probe, Request};
 
 /// A message so large that a ring of 128 slots may shrink.
 type Large = [u64; 64];
@@ -216,4 +218,22 @@ fn a_message_that_is_being_written_is_not_there_yet() {
     let (tx, rx) = bounded::<u32>(4);
     drop(tx);
     assert!(rx.is_empty(), "an end is no message");
+}
+
+#[test]
+fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
+    let (_tx, rx) = ends::<u64>(Some(1));
+    let state = rx.state();
+    let [old, new] = [party().0, party().0];
+    [&old, &new].into_iter().for_each(|party| party.prepare(0));
+    let to = |notify: &Arc<Notify>| Some(Target { notify: notify.clone(), slot: 0 });
+    state.set_target(to(&old));
+    state.ask(Request::Mark);
+    let asked = state.asked();
+    // The sender stands still here, and the receiver moves to another party.
+    state.set_target(None);
+    state.set_target(to(&new));
+    state.ask(Request::Wake);
+    old.answer(asked, &state.request, 0);
+    assert!(state.asked().is_some());
 }

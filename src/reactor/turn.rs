@@ -277,8 +277,7 @@ impl Core {
     /// Blocks until the driver reports an event, or `until`. The caller looks at its sources in any
     /// case.
     ///
-    /// `publish` runs after `sleeping` is set: in it the sources ask to be told. `looks` are made in
-    /// the spin and after the fence: is a source ready after all?
+    /// `publish` runs after `sleeping` is set: in it the sources ask to be told. `looks` follow.
     #[inline(always)] // see Notify::wake
     pub(crate) fn block(
         self: &Rc<Core>,

@@ -12,18 +12,18 @@ mod case;
 mod macros;
 mod many;
 mod one;
+mod published;
 mod set;
 mod wrong;
 
-use std::cell::Cell;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 pub use self::set::{Select, Selected};
 
+use self::published::Published;
 use crate::channel::{Chosen, Glance};
-use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Looks, Patience};
+use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Patience};
 use crate::sources::{Internals, Outgoing, Sending, Source};
 use crate::sys::Time;
 use crate::wake::Request;
@@ -187,52 +187,6 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
     fn internals(&self, index: u32) -> Option<Internals<'_>> {
         if index == 0 { Some(self.0.internals()) } else { self.1.internals(index - 1) }
-    }
-}
-
-impl Looks for &dyn AnyCases {
-    fn closely(&self) -> bool {
-        self.ready() != 0
-    }
-    fn glance(&self) -> bool {
-        (**self).glance().ready() != 0
-    }
-}
-
-/// Cases that may have published their requests. The drop withdraws the requests.
-struct Published<'a, C: AnyCases + ?Sized> {
-    cases: &'a C,
-    /// The requests are published. If not, the requests that exist are those of an outer select,
-    /// whose driver has called us. They stay.
-    begun: Cell<bool>,
-}
-
-impl<'a, C: AnyCases + ?Sized> Published<'a, C> {
-    fn new(cases: &'a C, begun: bool) -> Published<'a, C> {
-        Published { cases, begun: Cell::new(begun) }
-    }
-
-    fn publish(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.begun.set(true);
-        self.cases.before_sleep(blocking)
-    }
-
-    /// Withdraws the requests. Returns a bit for each case that was chosen.
-    #[inline]
-    fn withdraw(self) -> u32 {
-        let chosen = if self.begun.take() { self.cases.after_sleep() } else { 0 };
-        std::mem::forget(self); // nothing is left to be withdrawn
-        chosen
-    }
-}
-
-impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
-    #[cold]
-    fn drop(&mut self) {
-        if self.begun.get() {
-            // The thread unwinds already: a second panic would abort the process.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.cases.after_sleep()));
-        }
     }
 }
 

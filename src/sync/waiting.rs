@@ -7,7 +7,8 @@ pub(crate) use self::real::*;
 
 /// The time in ns for which a receiver that waits looks at the slot of its next message only. The
 /// peer of a busy pair answers within this time: a cache line takes 25 to 280 ns from core to core,
-/// and an answer moves two. A message out of turn and the end of a channel are seen this much later.
+/// and an answer moves two. A message out of turn and the end of a channel are seen this much
+/// later.
 pub(crate) const WATCH: u64 = 2_000;
 
 #[cfg(not(all(loom, test)))]

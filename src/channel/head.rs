@@ -463,9 +463,9 @@ impl State {
     /// The reader of a probe.
     #[inline(always)]
     fn probing(&self) -> Reader<'_> {
-        // SAFETY: a probe does not leave the thread of its receiver. Its reactor, or a `Select` with
-        // a case of that receiver, lets go of it before the receiver moves. (A thread that sleeps
-        // without a reactor is the receiver.)
+        // SAFETY: a probe does not leave the thread of its receiver. Its reactor, or a `Select` of
+        // that receiver, lets go of it before the receiver moves. (A thread that sleeps without a
+        // reactor is the receiver.)
         unsafe { self.reader() }
     }
 

@@ -315,8 +315,8 @@ impl<'a> Select<'a> {
         io::Error::new(io::ErrorKind::InvalidInput, text)
     }
 
-    /// The turns of a `select!`, with these cases. The first look finds candidates, and only the one
-    /// that is chosen is looked at closely.
+    /// The turns of a `select!`, with these cases. The first look finds candidates. Only the chosen
+    /// one is looked at closely.
     fn run_few(&self, patience: Patience) -> io::Result<Option<usize>> {
         let (handle, few) = (&self.handle, Few(self));
         handle.core.take_out_told();

@@ -1,7 +1,7 @@
 //! Measures the cost of a turn: ns, allocations and syscalls.
 //!
-//! - `cargo run --release --example hotpath -- --turns 1000000` measures a turn on one thread: send,
-//!   select, `restart`.
+//! - `cargo run --release --example hotpath -- --turns 1000000` measures a turn on one thread:
+//!   send, select, `restart`.
 //! - `cargo run --release --example hotpath -- --kernel` measures turns that go through the kernel.
 //!   Each runs beside the raw syscalls that it needs, in alternating rounds of one process. The
 //!   ratio is the median of the rounds' ratios.

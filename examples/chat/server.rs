@@ -1,8 +1,8 @@
 //! The room: one thread, one reactor. Each line of a client goes to all others.
 //!
-//! **The server drops a client that reads too slowly.** The alternative is to stop reading from the
-//! speakers meanwhile; but then one slow reader would silence the room. So each client has a queue
-//! of bounded length, and the server closes a client whose queue is full.
+//! **The server drops a client that reads too slowly.** If the server stopped reading from the
+//! speakers instead, one slow reader would silence the room. So each client has a queue of bounded
+//! length, and the server closes a client whose queue is full.
 
 use std::collections::BTreeMap;
 use std::fmt;

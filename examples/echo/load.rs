@@ -1,4 +1,4 @@
-//! The load: many connections on one thread. Most clients are polite, and some misbehave on purpose.
+//! The load: many connections on one thread. Most clients are polite, and some misbehave.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -164,7 +164,7 @@ impl Server {
             let Some(stream) = self.acceptor.accept() else { return Ok(()) };
             self.open(stream)?;
         }
-        // The listener is still ready: the next wait reports the listener again, after other events.
+        // The listener is still ready: the next wait reports it again, after other events.
         Ok(())
     }
 

@@ -100,7 +100,7 @@ fn a_signal_closes_the_room() {
 }
 
 #[test]
-fn a_client_that_stays_does_not_keep_the_room_open() {
+fn the_room_closes_despite_a_remaining_client() {
     let mut room = Room::open(&["--farewell", "100"]);
     let client = room.enter(1); // this client neither reads nor closes
     room.program.signal(Signal::SIGTERM);

@@ -59,8 +59,7 @@ t := time.NewTimer(time.Second)
 time.Sleep(2 * time.Second) // expires; the value waits in C
 t.Reset(10 * time.Second)
 fmt.Println(<-t.C) // until Go 1.23: at once, the value of the first second"#,
-            meaning:
-                "
+            meaning: "
 C has room for one value. With the old value in C, the receive returned at once, as if the ten
 seconds had passed. A new expiry found C full, and was lost.
 

@@ -37,12 +37,9 @@ chapters! { heartbeats timers loops draining goodtimer tickers stopping cancelli
 fn every_page_has_four_parts_and_short_lines() {
     for (chapter, section) in choose(&[]).unwrap() {
         let page = page(chapter, section);
-        for part in [
-            "Go\n    ",
-            "\nWhat it means\n    ",
-            "\nHere (examples/from_go/sections/",
-            "\nOutput\n",
-        ] {
+        for part in
+            ["Go\n    ", "\nMeaning\n    ", "\nHere (examples/from_go/sections/", "\nOutput\n"]
+        {
             assert!(page.contains(part), "no {part:?} in\n{page}");
         }
         assert!(!page.contains('\t'), "{page}");

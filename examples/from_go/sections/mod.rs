@@ -141,7 +141,7 @@ pub fn page(chapter: &Chapter, section: &Section) -> String {
         out.push('\n');
     };
     part("Go", section.go.trim().lines().map(|line| line.replace('\t', INDENT)).collect());
-    part("What it means", fill(section.meaning, WIDTH - INDENT.len()));
+    part("Meaning", fill(section.meaning, WIDTH - INDENT.len()));
     let mut code = Vec::new();
     for helper in helpers {
         let (_, lines) = function(chapter.text, helper);

@@ -41,7 +41,7 @@ struct Lane {
     next: [u64; SENDERS],
     /// The number of posts of each sender that have run.
     posts: Arc<[AtomicU64; SENDERS]>,
-    /// The number of posts that each sender has made. It is known at the end.
+    /// The number of posts that each sender has made, known at the end of the sender.
     posted: [u64; SENDERS],
     threads: Vec<JoinHandle<(u64, u64)>>,
 }

@@ -1,5 +1,5 @@
-//! Tests of the example `per_core`. A connection goes to the loop with the fewest connections. Every
-//! line is answered, and a stop lets clients finish.
+//! Tests of the example `per_core`. A connection goes to the loop with the fewest connections.
+//! Every line is answered, and a stop lets clients finish.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};

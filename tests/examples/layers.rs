@@ -1,6 +1,6 @@
 //! Checks the architecture and the form of the sources. Imports point down only. `unsafe` stays in
 //! the allowed layers and has a reason. Only `sys` uses libc. Lines have at most 100 columns, and a
-//! file of `src` with more than 500 lines has a reason.
+//! file of `src` with more than 500 lines has a reason. A test name has at most eight words.
 //!
 //! The tests read the sources as text, and blank comments, strings and characters for the rules of
 //! the architecture. A rule is a function from a file to its violations, so that tests can apply a
@@ -69,6 +69,8 @@ const REASON_WITHIN: usize = 6;
 const COLUMNS: usize = 100;
 /// The most lines in a file of `src` without a reason.
 const LINES: usize = 500;
+/// The most words in the name of a test: the parts between underscores.
+const WORDS: usize = 8;
 /// The beginning of a comment at the top of a file that gives the reason for its length.
 const LONGER: &str = "Longer than 500 lines: ";
 
@@ -451,6 +453,22 @@ fn wide_lines(file: &File) -> Vec<String> {
         .collect()
 }
 
+fn long_test_names(file: &File) -> Vec<String> {
+    let tests = file.code.match_indices("#[test]").filter_map(|(at, attribute)| {
+        let rest = &file.code[at + attribute.len()..];
+        let name = rest[words(rest, "fn").next()? + "fn".len()..].trim_start();
+        Some((at, name.split(|c: char| !is_word(c)).next()?))
+    });
+    let count = |name: &str| name.split('_').filter(|word| !word.is_empty()).count();
+    tests
+        .map(|(at, name)| (line_of(&file.code, at), name, count(name)))
+        .filter(|(.., count)| *count > WORDS)
+        .map(|(line, name, count)| {
+            format!("{}:{line}: the name {name} has {count} words, more than {WORDS}", file.name)
+        })
+        .collect()
+}
+
 fn unexplained_length(file: &File) -> Vec<String> {
     let count = file.text.lines().count();
     let top = file.text.lines().take_while(|line| line.is_empty() || line.starts_with("//"));
@@ -530,6 +548,14 @@ fn libc_is_used_in_sys_only() {
 #[test]
 fn lines_have_at_most_100_columns() {
     let wrong: Vec<String> = all_files().iter().flat_map(wide_lines).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn test_names_have_at_most_eight_words() {
+    let fuzz = files_below(&root(), &root().join("fuzz/src"));
+    let files = all_files().into_iter().chain(fuzz);
+    let wrong: Vec<String> = files.flat_map(|file| long_test_names(&file)).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
@@ -648,6 +674,21 @@ fn a_line_of_101_columns_is_found() {
     assert_eq!(wrong(&format!("\"{fits}\"")).len(), 1);
     assert_eq!(wrong(&"µ".repeat(COLUMNS)).len(), 0);
     assert_eq!(wrong(&"µ".repeat(COLUMNS + 1)).len(), 1);
+}
+
+#[test]
+fn a_test_name_of_nine_words_is_found() {
+    let wrong = |text: &str| long_test_names(&File::new("tests/api/wait.rs", text));
+    let (fits, long) = ("fn a_b_c_d_e_f_g_h() {}\n", "fn a_b_c_d_e_f_g_h_i() {}\n");
+    assert_eq!(wrong(&format!("#[test]\n{fits}#[test]\n{fits}")), Vec::<String>::new());
+    assert_eq!(
+        wrong(&format!("#[test]\n{fits}\n#[test]\n{long}")),
+        ["tests/api/wait.rs:4: the name a_b_c_d_e_f_g_h_i has 9 words, more than 8"]
+    );
+    // Attributes and comments may stand between. Other functions and macros have no limit.
+    let between = "#[test]\n#[cfg_attr(flat, ignore = \"fn a\")]\n// fn a\n";
+    assert_eq!(wrong(&format!("{between}{long}")).len(), 1);
+    assert_eq!(wrong(&format!("{long}#[test]\nfn $name() {{}}\n// #[test]\n{long}")).len(), 0);
 }
 
 #[test]

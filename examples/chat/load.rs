@@ -1,4 +1,4 @@
-//! The load: many clients from one thread, some of which never read.
+//! The load: many clients on one thread. Some of the clients never read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,40 +8,41 @@ use pollmux::sys::Interest;
 use pollmux::{Events, Fd, Reactor};
 use socket2::SockRef;
 
-/// Longer than anything here takes.
-const TOO_LONG: Duration = Duration::from_secs(170);
-/// The text of a line.
+/// The time after which the load fails. No load takes as long.
+const LIMIT: Duration = Duration::from_secs(170);
+/// The text of each line.
 const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind.";
 
 /// The size of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub clients: usize,
-    /// Clients that never read.
+    /// The number of clients that never read.
     pub slow: usize,
-    /// Clients that speak, each once a round.
+    /// The number of clients that send one line in each round.
     pub speakers: usize,
     pub rounds: usize,
 }
 
 impl Load {
-    /// The lines that are said in all.
+    /// Returns the number of lines that all speakers send.
     pub fn lines(&self) -> usize {
         self.rounds * self.speakers
     }
 
-    /// The lines that those who read hear in all. Nobody hears what he says himself.
-    pub fn heard(&self) -> usize {
+    /// Returns the number of lines that all readers receive. A speaker does not receive its own
+    /// line.
+    pub fn received(&self) -> usize {
         self.lines() * (self.clients - self.slow - 1)
     }
 
-    /// The bytes that one who reads hears in a round.
-    pub fn round(&self) -> usize {
+    /// Returns the most bytes that a reader receives in one round.
+    pub fn round_bytes(&self) -> usize {
         self.speakers * (TEXT.len() + 10)
     }
 }
 
-/// Connects, and waits for the welcome: from then on the client hears everybody.
+/// Connects, and waits for the welcome line. After that line the client receives all lines.
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -52,8 +53,8 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Runs the load. A round ends when everybody who reads has heard all lines of it: so none of them
-/// is ever behind by more than a round, and the room has no reason to drop one.
+/// Runs the load. A round ends when all readers have received its lines. So no reader is behind by
+/// more than one round, and the room has no reason to drop a reader.
 pub fn run(address: SocketAddr, load: Load) -> io::Result<()> {
     let reactor = Reactor::new()?;
     let mut slow = Vec::new(); // open until the end, and never read
@@ -68,12 +69,12 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<()> {
         readers.push(stream.with_key(key as u64));
     }
     let mut events = Events::with_capacity(256);
-    let end = reactor.now() + TOO_LONG;
+    let end = reactor.now() + LIMIT;
     for _ in 0..load.rounds {
         for mut speaker in &readers[..load.speakers] {
             writeln!(speaker, "{TEXT}")?;
         }
-        let mut missing = load.heard() / load.rounds;
+        let mut missing = load.received() / load.rounds;
         while missing > 0 {
             let left = end.duration_since(reactor.now());
             reactor.wait_timeout(&mut events, left)?;
@@ -81,7 +82,7 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<()> {
                 return Err(ErrorKind::TimedOut.into());
             }
             for event in &events {
-                let lines = hear(&readers[event.key() as usize])?;
+                let lines = count_lines(&readers[event.key() as usize])?;
                 missing = missing.checked_sub(lines).ok_or(ErrorKind::InvalidData)?;
             }
         }
@@ -90,8 +91,8 @@ pub fn run(address: SocketAddr, load: Load) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads all that has come, and counts the lines.
-fn hear(mut stream: &Fd<TcpStream>) -> io::Result<usize> {
+/// Reads all bytes that are there, and returns the number of lines.
+fn count_lines(mut stream: &Fd<TcpStream>) -> io::Result<usize> {
     let (mut buffer, mut lines) = ([0; 16 << 10], 0);
     loop {
         match stream.read(&mut buffer) {

@@ -1,8 +1,8 @@
 //! The room: one thread, one reactor. Each line of a client goes to all others.
 //!
-//! **A client that reads too slowly is dropped.** The other way would be to stop reading from those
-//! who speak until it has caught up; but then one slow reader would silence the room. So each
-//! client has a queue of bounded length, and one whose queue is full is closed.
+//! **The server drops a client that reads too slowly.** If the server stopped reading from the
+//! speakers instead, one slow reader would silence the room. So each client has a queue of bounded
+//! length, and the server closes a client whose queue is full.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,12 +18,12 @@ use socket2::SockRef;
 use super::acceptor::Acceptor;
 use super::client::Client;
 
-/// Connections that are accepted in a row, before it is the clients' turn.
+/// The most connections that are accepted in a row, so that open clients get their turn.
 const ACCEPTS: u32 = 16;
-/// The kernel's buffer for a client. What waits there is bounded, too.
+/// The size of the kernel's buffer for a client, which bounds the bytes that wait there.
 const SEND_BUFFER: usize = 64 << 10;
 
-// A key is one of these kinds and the number of the client, or 0.
+// A key is a pair: one of these kinds, and the number of the client or 0.
 const LISTENER: u32 = 0;
 const SIGNALS: u32 = 1;
 const STOP: u32 = 2;
@@ -34,22 +34,22 @@ const IDLE: u32 = 5;
 /// The limits of one client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A client that says nothing for so long is closed.
+    /// The time after which a silent client is closed.
     pub idle: Duration,
-    /// The bytes that may wait for a client.
+    /// The most bytes that may wait for a client.
     pub queue: usize,
-    /// The time that clients have, at the end, to read what waits for them.
+    /// The time that clients have at the end to read their queues.
     pub farewell: Duration,
 }
 
-/// The counts of all that happened in the room.
+/// The counts of the room's events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     pub clients: u32,
     pub lines: u64,
-    /// Clients that were closed because they read too slowly.
+    /// The clients that were closed because they read too slowly.
     pub slow: u64,
-    /// Clients that were closed because they said nothing.
+    /// The clients that were closed because they sent nothing.
     pub idle: u64,
     /// The most bytes that waited for one client.
     pub most_queued: usize,
@@ -72,7 +72,7 @@ pub struct Server {
     signals: Signals,
     /// The clients by their numbers, which are not used again.
     clients: BTreeMap<u32, Client>,
-    /// Clients that something has been said to in this turn.
+    /// The clients whose queues got their first bytes in this turn.
     unflushed: Vec<u32>,
     limits: Limits,
     report: Report,
@@ -99,8 +99,8 @@ impl Server {
         self.address
     }
 
-    /// Serves until a signal comes or the sender of `stop` is gone. Then it tells the clients so,
-    /// and waits until they have read that and closed, or until the farewell is over.
+    /// Serves until a signal comes or the sender of `stop` is gone. Then the server sends all
+    /// clients a last line. Returns when all clients have closed, or when the farewell is over.
     pub fn run(mut self, stop: Receiver<()>) -> io::Result<Report> {
         let stop = self.reactor.register_with((STOP, 0), stop)?;
         let deadline = self.reactor.timer().with_key((DEADLINE, 0));
@@ -118,13 +118,13 @@ impl Server {
                         if self.acceptor.take().is_some() {
                             deadline.reset(self.limits.farewell);
                             self.clients.retain(|_, client| {
-                                client.say_good_bye(b"* the room closes\n").is_ok()
+                                client.close_with(b"* the room closes\n").is_ok()
                             });
                         }
                     }
                     (DEADLINE, _) => return Ok(self.report),
-                    (STREAM, number) => self.client(number),
-                    (IDLE, number) => self.send_away(number),
+                    (STREAM, number) => self.handle_client(number),
+                    (IDLE, number) => self.close_idle(number),
                     other => unreachable!("no source has the key {other:?}"),
                 }
             }
@@ -143,48 +143,48 @@ impl Server {
     }
 
     fn open(&mut self, stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?; // lines are small, and do not wait for each other
+        stream.set_nodelay(true)?; // small lines must not wait for each other
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
         let number = self.report.clients + 1;
         let stream = self.reactor.fd_nonblocking(stream, Interest::READABLE)?;
         let stream = stream.with_key((STREAM, number));
         let idle = self.reactor.after(self.limits.idle).with_key((IDLE, number));
         let mut client = Client::new(number, stream, idle, self.limits.queue);
-        client.say(format!("* welcome, you are {number}\n").as_bytes());
+        client.enqueue(format!("* welcome, you are {number}\n").as_bytes());
         self.clients.insert(number, client);
         self.unflushed.push(number);
         self.report.clients = number;
         Ok(())
     }
 
-    fn send_away(&mut self, number: u32) {
+    fn close_idle(&mut self, number: u32) {
         let Some(mut client) = self.clients.remove(&number) else { return };
         self.report.idle += 1;
-        // The client may not hear that. It is closed in any case.
-        let _ = client.say_good_bye(b"* idle for too long\n");
+        // The client may miss this line. The server closes the client in any case.
+        let _ = client.close_with(b"* idle for too long\n");
     }
 
-    /// Handles an event of a client, whose connection may end by that.
-    fn client(&mut self, number: u32) {
+    /// Handles an event of a client. The client's connection may end.
+    fn handle_client(&mut self, number: u32) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        let mut said = Vec::new();
-        let stays = client.hear(&mut said).and_then(|stays| client.flush().map(|()| stays));
-        if !said.is_empty() {
-            // Putting a timer off is two stores: no syscall.
+        let mut text = Vec::new();
+        let stays = client.read_lines(&mut text).and_then(|stays| client.flush().map(|()| stays));
+        if !text.is_empty() {
+            // Postponing a timer costs two stores and no syscall.
             client.idle.reset_at(self.reactor.now() + self.limits.idle);
         }
         if !matches!(stays, Ok(true)) {
             self.clients.remove(&number);
         }
-        if !said.is_empty() && self.acceptor.is_some() {
-            self.report.lines += said.iter().filter(|&&byte| byte == b'\n').count() as u64;
-            self.say_to_others(number, &said);
+        if !text.is_empty() && self.acceptor.is_some() {
+            self.report.lines += text.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            self.broadcast(number, &text);
         }
     }
 
-    /// Puts `text` into the queues of all but one. It is written at the end of the turn, with all
-    /// else that is said until then. Those whose queue is full are closed.
-    fn say_to_others(&mut self, speaker: u32, text: &[u8]) {
+    /// Puts `text` into the queues of all clients except the speaker. The end of the turn writes
+    /// the queues. Closes each client whose queue is full.
+    fn broadcast(&mut self, speaker: u32, text: &[u8]) {
         let Server { clients, unflushed, report, .. } = self;
         clients.retain(|&number, client| {
             if number == speaker {
@@ -193,7 +193,7 @@ impl Server {
             if client.queued() == 0 {
                 unflushed.push(number);
             }
-            let fits = client.say(text);
+            let fits = client.enqueue(text);
             report.slow += u64::from(!fits);
             report.most_queued = report.most_queued.max(client.queued());
             fits

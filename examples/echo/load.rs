@@ -1,4 +1,4 @@
-//! The load: many connections from one thread, most of them well-behaved, some on purpose not.
+//! The load: many connections on one thread. Most clients are polite, and some misbehave.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,26 +9,26 @@ use pollmux::{Events, Fd, Reactor, Source};
 use socket2::SockRef;
 
 const MESSAGE: [u8; 64] = *b"To be sent, to come back, and to be sent again, as it was sent.\n";
-/// Longer than anything here takes: what is not done then is not going to be.
-const TOO_LONG: Duration = Duration::from_secs(170);
+/// The time after which the load fails. No load takes as long.
+const LIMIT: Duration = Duration::from_secs(170);
 const TIMEOUT: u64 = u64::MAX >> 1;
 
 /// The behavior of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manners {
-    /// Sends its messages, one after the other has come back, and closes.
+pub enum Behavior {
+    /// Sends each message after the message before has come back, and then closes.
     Polite,
-    /// Leaves in the middle of an answer.
+    /// Closes while an answer is on its way.
     Drops,
-    /// Says that it has nothing more to say, and hears the answer to its last message.
+    /// Shuts down its sending side, and then reads the answer to its last message.
     HalfCloses,
     /// Resets the connection.
     Resets,
-    /// Says nothing, and waits for the server to lose patience.
+    /// Sends nothing, and waits until the server closes the connection.
     Stalls,
 }
 
-/// Returns true if all bytes came back as they were sent. The check is not a part of the load.
+/// The counts of a load: its connections, its answered messages, and its clients by behavior.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub connections: u64,
@@ -42,15 +42,16 @@ pub struct Outcome {
 
 struct Client {
     stream: Fd<TcpStream>,
-    manners: Manners,
+    behavior: Behavior,
+    /// The number of messages that the client still has to send.
     left: u64,
-    /// Bytes of the present message that have not come back.
+    /// The bytes of the current message that have not come back.
     missing: usize,
 }
 
-/// Opens `connections` at once, sends `messages` over each, and closes them. With `rude` one in ten
-/// misbehaves.
-pub fn attack(
+/// Opens `connections` at once, sends `messages` over each connection, and closes the connections.
+/// If `rude` is true, one client in ten misbehaves.
+pub fn run(
     address: SocketAddr,
     connections: usize,
     messages: u64,
@@ -62,28 +63,28 @@ pub fn attack(
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let manners = match i % 40 {
-            10 if rude => Manners::Drops,
-            20 if rude => Manners::HalfCloses,
-            30 if rude => Manners::Resets,
-            39 if rude => Manners::Stalls,
-            _ => Manners::Polite,
+        let behavior = match i % 40 {
+            10 if rude => Behavior::Drops,
+            20 if rude => Behavior::HalfCloses,
+            30 if rude => Behavior::Resets,
+            39 if rude => Behavior::Stalls,
+            _ => Behavior::Polite,
         };
         let stream = reactor.fd(stream, Interest::READABLE)?.with_key(i as u64);
-        clients.push(Some(Client { stream, manners, left: messages, missing: 0 }));
+        clients.push(Some(Client { stream, behavior, left: messages, missing: 0 }));
     }
     let mut outcome = Outcome { connections: connections as u64, ..Outcome::default() };
     let mut open = connections;
     for slot in &mut clients {
         if let Some(client) = slot {
-            if !client.speak()? {
-                outcome.count(client.manners);
+            if !client.send_next()? {
+                outcome.count(client.behavior);
                 *slot = None;
                 open -= 1;
             }
         }
     }
-    let timeout = reactor.after(TOO_LONG).with_key(TIMEOUT);
+    let timeout = reactor.after(LIMIT).with_key(TIMEOUT);
     let mut events = Events::with_capacity(256);
     while open > 0 {
         reactor.wait(&mut events)?;
@@ -97,8 +98,8 @@ pub fn attack(
             }
             let slot = &mut clients[event.key() as usize];
             let Some(client) = slot else { continue };
-            if !client.hear(&mut outcome.messages)? {
-                outcome.count(client.manners);
+            if !client.receive(&mut outcome.messages)? {
+                outcome.count(client.behavior);
                 *slot = None;
                 open -= 1;
             }
@@ -108,47 +109,48 @@ pub fn attack(
 }
 
 impl Outcome {
-    fn count(&mut self, manners: Manners) {
-        *match manners {
-            Manners::Polite => &mut self.polite,
-            Manners::Drops => &mut self.dropped,
-            Manners::HalfCloses => &mut self.half_closed,
-            Manners::Resets => &mut self.reset,
-            Manners::Stalls => &mut self.stalled,
+    fn count(&mut self, behavior: Behavior) {
+        *match behavior {
+            Behavior::Polite => &mut self.polite,
+            Behavior::Drops => &mut self.dropped,
+            Behavior::HalfCloses => &mut self.half_closed,
+            Behavior::Resets => &mut self.reset,
+            Behavior::Stalls => &mut self.stalled,
         } += 1;
     }
 }
 
 impl Client {
-    /// Sends the next message, if there is one. Returns whether the connection stays open.
-    fn speak(&mut self) -> io::Result<bool> {
-        if self.manners == Manners::Stalls {
+    /// Sends the next message, if there is one. Returns true if the connection stays open.
+    fn send_next(&mut self) -> io::Result<bool> {
+        if self.behavior == Behavior::Stalls {
             return Ok(true);
         }
         if self.left == 0 {
             return Ok(false);
         }
         self.left -= 1;
-        // So small a message always finds room: the one before has come back.
+        // The socket has room for a small message, because the message before has come back.
         (&self.stream).write_all(&MESSAGE)?;
         self.missing = MESSAGE.len();
-        match self.manners {
-            Manners::Drops => return Ok(false),
-            Manners::Resets => {
-                // Closing then throws away what is under way, and says so.
+        match self.behavior {
+            Behavior::Drops => return Ok(false),
+            Behavior::Resets => {
+                // Closing the socket then discards all bytes on their way, and sends a reset.
                 SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
                 return Ok(false);
             }
-            Manners::HalfCloses => {
+            Behavior::HalfCloses => {
                 self.left = 0;
                 self.stream.get_ref().shutdown(Shutdown::Write)?;
             }
-            Manners::Polite | Manners::Stalls => {}
+            Behavior::Polite | Behavior::Stalls => {}
         }
         Ok(true)
     }
 
-    fn hear(&mut self, messages: &mut u64) -> io::Result<bool> {
+    /// Reads the echo, and counts complete messages. Returns true if the connection stays open.
+    fn receive(&mut self, messages: &mut u64) -> io::Result<bool> {
         let mut buffer = [0; MESSAGE.len()];
         loop {
             let read = match (&self.stream).read(&mut buffer[..self.missing.max(1)]) {
@@ -158,17 +160,17 @@ impl Client {
             };
             if read == 0 {
                 let expected = self.missing == 0
-                    && matches!(self.manners, Manners::HalfCloses | Manners::Stalls);
+                    && matches!(self.behavior, Behavior::HalfCloses | Behavior::Stalls);
                 return if expected { Ok(false) } else { Err(ErrorKind::UnexpectedEof.into()) };
             }
             let from = MESSAGE.len() - self.missing;
             if self.missing == 0 || buffer[..read] != MESSAGE[from..from + read] {
-                return Err(io::Error::new(ErrorKind::InvalidData, "something else came back"));
+                return Err(io::Error::new(ErrorKind::InvalidData, "the echo differs"));
             }
             self.missing -= read;
             if self.missing == 0 {
                 *messages += 1;
-                if self.manners == Manners::Polite && !self.speak()? {
+                if self.behavior == Behavior::Polite && !self.send_next()? {
                     return Ok(false);
                 }
             }

@@ -1,10 +1,9 @@
-//! A TCP echo server with an idle timeout for each connection, ended by a signal, and the load to
-//! measure it with.
+//! A TCP echo server with an idle timeout for each connection, and a load that measures the server.
 //!
-//! - `cargo run --release --example echo`: serves at 127.0.0.1:7007 until Ctrl-C.
+//! - `cargo run --release --example echo`: serves at 127.0.0.1:7007 until Ctrl-C or SIGTERM.
 //! - `cargo run --release --example echo -- --load 10000`: serves 10,000 connections at once from
-//!   another process, and prints what a connection and a message cost. Ends by itself.
-//! - `--threads 2`: as many reactors, each on a thread and with a listener of its own
+//!   another process, and prints the costs of a connection and of a message. Ends by itself.
+//! - `--threads 2`: runs two reactors. Each has a thread and a listener of its own
 //!   (`SO_REUSEPORT`).
 
 #[path = "../common/acceptor.rs"]
@@ -34,7 +33,7 @@ struct Options {
     idle: u64,
     load: Option<usize>,
     messages: u64,
-    attack: Option<SocketAddr>,
+    at: Option<SocketAddr>,
     rude: bool,
 }
 
@@ -46,23 +45,23 @@ impl Options {
         let idle = Arg::new("idle").long("idle").value_parser(value_parser!(u64).range(1..));
         let load = Arg::new("load").long("load").value_parser(value_parser!(usize));
         let messages = Arg::new("messages").long("messages").value_parser(value_parser!(u64));
-        let attack = Arg::new("attack").long("attack").value_parser(value_parser!(SocketAddr));
+        let at = Arg::new("at").long("at").value_parser(value_parser!(SocketAddr));
         let rude = Arg::new("rude").long("rude").action(ArgAction::SetTrue);
         let found = clap::Command::new("echo").args([
-            listen.default_value("127.0.0.1:7007").help("Where to listen"),
+            listen.default_value("127.0.0.1:7007").help("The address of the server"),
             threads
                 .default_value("1")
-                .help("Threads, each with a reactor and a listener of its own"),
+                .help("The threads, each with a reactor and a listener of its own"),
             idle.default_value("60000")
                 .value_name("MS")
-                .help("A connection that is silent for as long is closed"),
+                .help("The time after which a silent connection is closed"),
             load.value_name("CONNECTIONS")
-                .help("Measure with as many connections at once, on a port of its own"),
+                .help("Measure with this number of connections at once, at a free port"),
             messages
                 .default_value("20")
-                .help("Messages of 64 bytes over each connection, for --load"),
-            // The process that is the load runs with these.
-            attack.hide(true),
+                .help("The messages of 64 bytes over each connection, for --load"),
+            // The server starts the process of the load with these options.
+            at.hide(true),
             rude.hide(true),
         ]);
         let mut found = found.get_matches();
@@ -72,13 +71,13 @@ impl Options {
             idle: found.remove_one("idle").unwrap(),
             load: found.remove_one("load"),
             messages: found.remove_one("messages").unwrap(),
-            attack: found.remove_one("attack"),
+            at: found.remove_one("at"),
             rude: found.get_flag("rude"),
         }
     }
 }
 
-/// As many fds as we may have.
+/// Raises the soft limit of fds to the hard limit, and returns that limit.
 #[allow(clippy::unnecessary_cast)] // signed on FreeBSD
 fn raise_fd_limit() -> io::Result<u64> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -89,24 +88,24 @@ fn raise_fd_limit() -> io::Result<u64> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     let fds = raise_fd_limit()?;
-    if let (Some(address), Some(connections)) = (options.attack, options.load) {
-        load::attack(address, connections, options.messages, options.rude)?;
+    if let (Some(address), Some(connections)) = (options.at, options.load) {
+        load::run(address, connections, options.messages, options.rude)?;
         return Ok(());
     }
     match options.load {
-        Some(connections) if connections as u64 + 100 > fds => Err(format!(
-            "{connections} connections need more fds than the {fds} that one process may have here"
-        )
-        .into()),
+        Some(connections) if connections as u64 + 100 > fds => {
+            Err(format!("{connections} connections need more than the {fds} fds of a process")
+                .into())
+        }
         Some(connections) => measure(connections, &options),
         None => serve(&options),
     }
 }
 
-/// A server's thread, the sender that stops it, and what asks it something.
+/// The sender that stops a server, the remote of its reactor, and its thread.
 type Serving = (channel::Sender<()>, Remote, thread::JoinHandle<io::Result<Report>>);
 
-/// One server for each thread.
+/// The servers: one for each thread.
 struct Servers {
     address: SocketAddr,
     threads: Vec<Serving>,
@@ -117,22 +116,22 @@ impl Servers {
         let mut servers = Servers { address, threads: Vec::new() };
         for _ in 0..threads {
             let (stop, stopped) = channel::bounded(1);
-            let (told, tell) = channel::bounded(1);
+            let (started, is_started) = channel::bounded(1);
             let address = servers.address;
             let thread = thread::spawn(move || {
-                // The reactor is made where it lives.
+                // A reactor stays on the thread that creates it.
                 let server = match Server::new(address, idle, common::allocations) {
                     Ok(server) => server,
                     Err(error) => {
-                        let _ = told.send(Err(io::Error::new(error.kind(), error.to_string())));
+                        let _ = started.send(Err(io::Error::new(error.kind(), error.to_string())));
                         return Err(error);
                     }
                 };
-                let _ = told.send(Ok((server.address(), server.remote())));
+                let _ = started.send(Ok((server.address(), server.remote())));
                 server.run(stopped)
             });
-            // The first one may have asked for any port; the others share it.
-            let (address, remote) = tell.recv().map_err(io::Error::other)??;
+            // The first server may get any free port. The other servers share this port.
+            let (address, remote) = is_started.recv().map_err(io::Error::other)??;
             servers.address = address;
             servers.threads.push((stop, remote, thread));
         }
@@ -168,15 +167,15 @@ fn serve(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Lets another process be the load: one has not enough fds for both ends.
-fn attack(
+/// Runs the load in another process, because one process has too few fds for both ends.
+fn run_load(
     address: SocketAddr,
     connections: usize,
     messages: u64,
     rude: bool,
 ) -> io::Result<Duration> {
     let mut load = Command::new(std::env::current_exe()?);
-    load.args(["--attack", &address.to_string(), "--load", &connections.to_string()]);
+    load.args(["--at", &address.to_string(), "--load", &connections.to_string()]);
     load.args(["--messages", &messages.to_string()]).args(rude.then_some("--rude"));
     let reactor = Reactor::new()?;
     let begin = Instant::now();
@@ -205,11 +204,8 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
     let sum = |reports: &[Report], f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     let run = |messages: u64, rude: bool, idle: Duration| -> io::Result<(Vec<Report>, Duration)> {
         let servers = Servers::start(any_port, options.threads, idle)?;
-        let wall = attack(servers.address, connections, messages, rude)?;
-        servers
-            .threads
-            .iter()
-            .try_for_each(|(_, remote, _)| server::wait_until_all_have_gone(remote))?;
+        let wall = run_load(servers.address, connections, messages, rude)?;
+        servers.threads.iter().try_for_each(|(_, remote, _)| server::wait_until_empty(remote))?;
         Ok((servers.stop()?, wall))
     };
     let minute = Duration::from_secs(60);
@@ -253,10 +249,10 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
         println!("\nthread {i}: {}", report.stats);
     }
 
-    // One in ten misbehaves: a fortieth each leaves early, half-closes, resets and stalls.
+    // One client in ten misbehaves. These clients leave early, half-close, reset or stall.
     let (rude, _) = run(3, true, Duration::from_secs(5))?;
     println!(
-        "\nwith rude clients: {} accepted, {} closed, {} failed, {} idle too long",
+        "\nwith misbehaving clients: {} accepted, {} closed, {} failed, {} idle for too long",
         sum(&rude, |r| r.accepted),
         sum(&rude, |r| r.closed),
         sum(&rude, |r| r.failed),
@@ -270,7 +266,7 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
         open_fds() as i64 - fds as i64
     );
     if ended != connections as u64 || left != 0 || open_fds() != fds {
-        return Err("something was left behind".into());
+        return Err("connections, sources or fds were left behind".into());
     }
     Ok(())
 }

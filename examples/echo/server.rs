@@ -1,5 +1,5 @@
-//! The server: one thread, one reactor, and for each connection an fd and an idle timer. Nothing is
-//! allocated for a message.
+//! The server: one thread, one reactor, and for each connection an fd and an idle timer. A message
+//! costs no allocation.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,21 +15,21 @@ use socket2::{Domain, Socket, Type};
 
 use super::acceptor::Acceptor;
 
-/// Reads of one connection in a row, before it is the others' turn.
-const ROUNDS: u32 = 16;
-/// Connections that are accepted in a row, before it is the turn of those that are open: a flood
-/// of new ones does not starve them.
+/// The most reads of one connection in a row, so that other connections get their turn.
+const READS: u32 = 16;
+/// The most connections that are accepted in a row, so that a flood of new connections does not
+/// starve open connections.
 pub const ACCEPTS: u32 = 16;
 
-// A key is one of these kinds and an index: that of the connection, or 0.
+// A key is a pair: one of these kinds, and the index of the connection or 0.
 const LISTENER: u32 = 0;
 const STOP: u32 = 1;
 const SIGNALS: u32 = 2;
 const STREAM: u32 = 3;
 const IDLE: u32 = 4;
-/// Sources of a server without connections that is not ended by signals: its listener, the
+/// The number of sources of a server without connections and without signals: its listener, the
 /// listener's timer, and `stop`.
-const OWN: usize = 3;
+const OWN_SOURCES: usize = 3;
 
 /// The counts of a server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,13 +37,13 @@ pub struct Report {
     pub accepted: u64,
     pub most_at_once: u64,
     pub messages: u64,
-    /// Connections that the client ended, in order.
+    /// The connections that the client closed without an error.
     pub closed: u64,
-    /// That said nothing for too long.
+    /// The connections that were silent for too long.
     pub idle: u64,
-    /// That failed: a reset, mostly.
+    /// The connections that failed, in most cases by a reset.
     pub failed: u64,
-    /// CPU time of the thread.
+    /// The CPU time of the thread.
     pub cpu: Duration,
     pub allocations: u64,
     pub stats: Stats,
@@ -52,7 +52,8 @@ pub struct Report {
 struct Connection {
     stream: Fd<TcpStream>,
     idle: Timer,
-    /// The bytes that the client did not take yet. The server reads no more from it before that.
+    /// The bytes that the client has not taken yet. Meanwhile the server does not read from the
+    /// client.
     unsent: Vec<u8>,
 }
 
@@ -69,8 +70,8 @@ pub struct Server {
     allocations: fn() -> u64,
 }
 
-/// A listener that shares its port with others of its kind: the kernel spreads the connections over
-/// them.
+/// Returns a listener that shares its port with other listeners. The kernel distributes the
+/// connections among the listeners.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -82,7 +83,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Listens at `address`. Connections that are silent for `idle` are closed.
+    /// Makes a server that listens at `address`. The server closes a connection that is silent for
+    /// `idle`.
     pub fn new(
         address: SocketAddr,
         idle: Duration,
@@ -108,20 +110,20 @@ impl Server {
         self.address
     }
 
-    /// To ask the server something while it runs.
+    /// Returns the remote of the server's reactor, which posts closures while the server runs.
     pub fn remote(&self) -> Remote {
         self.reactor.remote()
     }
 
-    /// Ends by Ctrl-C and SIGTERM, too.
+    /// Makes Ctrl-C and SIGTERM end the server, too.
     pub fn end_by_signals(&mut self) -> io::Result<()> {
         let signals = self.reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
         self.signals = Some(signals.with_key((SIGNALS, 0)));
         Ok(())
     }
 
-    /// Serves until a message comes from `stop`, or its senders are gone, or a signal comes. Then
-    /// every connection is closed.
+    /// Serves until a signal comes, `stop` has a message, or the senders of `stop` are gone. Then
+    /// the server closes every connection.
     pub fn run(mut self, stop: pollmux::channel::Receiver<()>) -> io::Result<Report> {
         let stop: Inbox<()> = self.reactor.register_with((STOP, 0), stop)?;
         let mut events = Events::with_capacity(256);
@@ -162,7 +164,7 @@ impl Server {
             let Some(stream) = self.acceptor.accept() else { return Ok(()) };
             self.open(stream)?;
         }
-        // The listener is still ready: the next wait reports it again, after the others.
+        // The listener is still ready: the next wait reports it again, after other events.
         Ok(())
     }
 
@@ -189,7 +191,7 @@ impl Server {
         let Some(connection) = &mut self.connections[index as usize] else { return Ok(()) };
         match connection.echo(&mut self.buffer, &mut self.report.messages) {
             Ok(true) => {
-                // The turn's time will do, and putting a timer off is two stores.
+                // The turn's time is exact enough. Postponing a timer costs two stores.
                 let now: Time = self.reactor.now();
                 connection.idle.reset_at(now + self.idle);
                 return Ok(());
@@ -207,17 +209,17 @@ impl Server {
     }
 }
 
-/// Waits until a server has no connections: that its clients have closed them is not to say that it
-/// has seen it. What it reports when it is stopped then counts all of them.
-pub fn wait_until_all_have_gone(server: &Remote) -> io::Result<()> {
-    let (tell, told) = channel::bounded(1);
+/// Waits until a server has no connections. A server notices a close later than the client closes,
+/// so without this wait the final report could miss some closes.
+pub fn wait_until_empty(server: &Remote) -> io::Result<()> {
+    let (sender, live) = channel::bounded(1);
     loop {
-        let tell = tell.clone();
-        let answer = move |reactor: &Handle| {
-            let _ = tell.send(reactor.stats().live);
+        let sender = sender.clone();
+        let send_count = move |reactor: &Handle| {
+            let _ = sender.send(reactor.stats().live);
         };
-        server.post(answer).map_err(io::Error::other)?;
-        if told.recv().map_err(io::Error::other)? <= OWN {
+        server.post(send_count).map_err(io::Error::other)?;
+        if live.recv().map_err(io::Error::other)? <= OWN_SOURCES {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -225,11 +227,12 @@ pub fn wait_until_all_have_gone(server: &Remote) -> io::Result<()> {
 }
 
 impl Connection {
-    /// Sends back what has come, until there is no more. Returns false at the end of the stream.
+    /// Reads and sends back bytes until the stream has no more. Returns false at the end of the
+    /// stream.
     fn echo(&mut self, buffer: &mut [u8], messages: &mut u64) -> io::Result<bool> {
-        for _ in 0..ROUNDS {
+        for _ in 0..READS {
             if !self.unsent.is_empty() {
-                let Some(sent) = unless_it_blocks(self.stream.write(&self.unsent))? else {
+                let Some(sent) = none_if_blocked(self.stream.write(&self.unsent))? else {
                     self.stream.set_interest(Interest::WRITABLE)?;
                     return Ok(true);
                 };
@@ -239,30 +242,30 @@ impl Connection {
                 }
                 continue;
             }
-            let Some(read) = unless_it_blocks(self.stream.read(buffer))? else { return Ok(true) };
+            let Some(read) = none_if_blocked(self.stream.read(buffer))? else { return Ok(true) };
             if read == 0 {
                 return Ok(false);
             }
             *messages += 1;
-            // A stream that gave less than there was room for is empty (epoll(7), question 9); what
-            // comes after that is a new event. It saves the read that would say so.
+            // A read that did not fill the buffer has emptied the stream (epoll(7), question 9).
+            // Later bytes are a new event. So the server needs no read that returns `WouldBlock`.
             let empty = read < buffer.len() && !self.stream.readiness().is_read_closed();
             if empty {
                 self.stream.clear_readiness(Readiness::READABLE);
             }
-            let sent = unless_it_blocks(self.stream.write(&buffer[..read]))?.unwrap_or(0);
+            let sent = none_if_blocked(self.stream.write(&buffer[..read]))?.unwrap_or(0);
             self.unsent.extend_from_slice(&buffer[sent..read]);
             if empty && self.unsent.is_empty() {
                 return Ok(true);
             }
         }
-        // It is still ready: the next wait reports it again, after the others.
+        // The stream is still ready: the next wait reports the stream again, after other events.
         Ok(true)
     }
 }
 
-/// `None` for what would block.
-fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
+/// Returns `None` if the operation would block.
+fn none_if_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(n) => Ok(Some(n)),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -272,7 +275,7 @@ fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -1,9 +1,9 @@
-//! Go's timers and tickers, example by example: what the Go code does, what is written here in its
-//! place, and what that prints.
+//! Examples of Go's timers and tickers, each beside the same program with this crate. A page shows
+//! the Go code, its meaning, the code here, and the output.
 //!
-//! `cargo run --release --example from_go` runs all sections, in less than a second, and asserts
-//! every result; `-- --list` names them; `-- after tick` runs two. They are in `sections/`, a file
-//! a chapter, and `tests/examples/from_go.rs` runs them too.
+//! `cargo run --release --example from_go` runs all sections in less than a second, and asserts
+//! every result. `-- --list` lists the sections, and `-- after tick` runs two sections. The folder
+//! `sections/` has one file for each chapter. `tests/examples/from_go.rs` runs the sections, too.
 
 use std::io;
 use std::process::ExitCode;
@@ -19,13 +19,13 @@ struct Args {
 
 impl Args {
     fn parse() -> Args {
-        let about = "Go's timers and tickers, example by example, beside what is written here in \
-                     their place";
+        let about =
+            "Examples of Go's timers and tickers, each beside the same program with pollmux";
         let names = Arg::new("names").value_name("NAME").num_args(0..);
         let list = Arg::new("list").long("list").action(ArgAction::SetTrue);
         let found = Command::new("from_go").about(about).args([
-            names.help("Sections or chapters to run, as --list names them; all without"),
-            list.help("List the sections and run none"),
+            names.help("The sections or chapters to run, by the names of --list [default: all]"),
+            list.help("List the sections without running them"),
         ]);
         let mut found = found.get_matches();
         let names = found.remove_many("names").map_or_else(Vec::new, Iterator::collect);
@@ -38,7 +38,7 @@ fn main() -> io::Result<ExitCode> {
     let chosen = match sections::choose(&args.names) {
         Ok(chosen) => chosen,
         Err(name) => {
-            eprintln!("error: no section or chapter is named `{name}`: --list names them");
+            eprintln!("error: no section or chapter is named `{name}`: see --list");
             return Ok(ExitCode::from(2));
         }
     };
@@ -51,6 +51,6 @@ fn main() -> io::Result<ExitCode> {
         (section.code.run)()?;
         println!();
     }
-    println!("{} sections, and every result was as asserted.", chosen.len());
+    println!("{} sections ran, and all assertions hold.", chosen.len());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,15 +1,15 @@
 //! A connection without its socket: bytes come in, requests are handled in order, and answers go
-//! out. No I/O and no time.
+//! out. This file uses no I/O and no clock.
 
 use std::borrow::Cow;
 use std::io::Write;
 
 use super::parse::{Request, Stop, parse};
 
-/// While so many bytes of answers wait, no further request is handled.
-const MOST_OUTPUT: usize = 64 << 10;
+/// The bytes of unsent answers at which the exchange stops handling requests.
+const MAX_OUTPUT: usize = 64 << 10;
 
-/// An answer: its status, further fields, and its body.
+/// An answer: a status, further header fields, and a body.
 pub struct Answer<'a> {
     pub status: &'static str,
     pub fields: &'static str,
@@ -22,7 +22,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The program: put yours here.
+/// Returns the answer to a request. Replace this function with your program.
 pub fn handle<'a>(request: &Request<'a>) -> Answer<'a> {
     let path = request.target.split(|&byte| byte == b'?').next().unwrap_or_default();
     match (request.method, path) {
@@ -30,33 +30,34 @@ pub fn handle<'a>(request: &Request<'a>) -> Answer<'a> {
         (b"POST", b"/echo") => Answer::new("200 OK", "", request.body),
         (_, b"/") => Answer::new("405 Method Not Allowed", "Allow: GET, HEAD\r\n", b""),
         (_, b"/echo") => Answer::new("405 Method Not Allowed", "Allow: POST\r\n", b""),
-        _ => Answer::new("404 Not Found", "", b"there is nothing here\n"),
+        _ => Answer::new("404 Not Found", "", b"this path does not exist\n"),
     }
 }
 
+/// The state of a connection: unhandled bytes of the client, and unsent answers.
 #[derive(Default)]
 pub struct Exchange {
-    /// A request that is not complete, or has to wait for the answers before it to go out.
+    /// An incomplete request, or requests that wait until earlier answers are sent.
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
     answered: u64,
     /// The next answer is the last one.
     is_last: bool,
-    /// The last answer is in the output. What comes in now is ignored.
+    /// The last answer is in the output. Bytes that come in now are ignored.
     is_closing: bool,
 }
 
 impl Exchange {
-    /// Handles what has come in.
+    /// Handles bytes that the client sent.
     pub fn receive(&mut self, bytes: &[u8]) {
         if !self.is_closing {
             self.input.extend_from_slice(bytes);
-            self.answer();
+            self.answer_requests();
         }
     }
 
-    /// The bytes that are to be sent.
+    /// Returns the bytes to send.
     pub fn output(&self) -> &[u8] {
         &self.output[self.sent..]
     }
@@ -67,7 +68,7 @@ impl Exchange {
         if self.sent == self.output.len() {
             self.output.clear();
             self.sent = 0;
-            self.answer(); // requests that had to wait
+            self.answer_requests(); // some requests may have waited
         }
     }
 
@@ -81,7 +82,7 @@ impl Exchange {
         self.is_closing && self.output.is_empty()
     }
 
-    /// The number of answers so far.
+    /// Returns the number of answers so far.
     pub fn answered(&self) -> u64 {
         self.answered
     }
@@ -91,17 +92,17 @@ impl Exchange {
         self.is_last = true;
     }
 
-    /// Answers a request that cannot be understood, or never became complete.
+    /// Answers a bad or incomplete request with an error status, and closes the connection.
     pub fn fail(&mut self, status: &'static str) {
         let (answer, is_last) = (Answer::new(status, "", b""), true);
         self.write(&answer, true, is_last);
     }
 
-    fn answer(&mut self) {
+    fn answer_requests(&mut self) {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
-        while !self.is_closing && self.output.len() < MOST_OUTPUT {
-            // Old clients end a body with an empty line that nothing counts.
+        while !self.is_closing && self.output.len() < MAX_OUTPUT {
+            // Some old clients send an empty line after a body, which belongs to no request.
             rest = rest.strip_prefix(b"\r\n").unwrap_or(rest);
             match parse(rest) {
                 Ok((request, length)) => {
@@ -122,7 +123,7 @@ impl Exchange {
         let Answer { status, fields, body } = answer;
         let close = if is_last { "Connection: close\r\n" } else { "" };
         let length = body.len();
-        // A Vec takes everything.
+        // Writing to a Vec cannot fail.
         let _ = write!(
             self.output,
             "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{fields}{close}\r\n"

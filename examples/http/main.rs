@@ -1,14 +1,14 @@
-//! An HTTP/1.1 server: keep-alive, pipelining, and a deadline for each thing that a client does.
+//! An HTTP/1.1 server with keep-alive, pipelining, and a deadline for each step of a client.
 //!
 //! `cargo run --release --example http`, then `curl -v http://127.0.0.1:7009/` and
-//! `curl -d hello http://127.0.0.1:7009/echo`. Ctrl-C and SIGTERM end it when the requests that
-//! have begun are answered.
+//! `curl -d hello http://127.0.0.1:7009/echo`. Ctrl-C and SIGTERM end the server after it has
+//! answered the requests that have begun.
 //!
-//! `cargo run --release -p pollmux-bench -- --only http` measures it beside the same handler on mio
-//! and tokio.
+//! `cargo run --release -p pollmux-bench -- --only http` compares this server with the same handler
+//! on mio and tokio.
 //!
-//! Known limits: a body has a `Content-Length` (a `Transfer-Encoding` is refused with 501, an
-//! `Expect` with 417); there is no `Date`, and no TLS.
+//! Known limits: a body needs a `Content-Length`. The server refuses a `Transfer-Encoding` with 501
+//! and an `Expect` with 417. Answers have no `Date`, and there is no TLS.
 
 #[path = "../common/acceptor.rs"]
 mod acceptor;
@@ -30,9 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let time = |name| Arg::new(name).long(name).value_parser(duration::duration);
     let listen = Arg::new("listen").long("listen").value_parser(value_parser!(SocketAddr));
     let options = Command::new("http").about("An HTTP/1.1 server").args([
-        listen.default_value("127.0.0.1:7009").help("Where to listen"),
-        time("idle").default_value("60s").help("The time between two requests of a connection"),
-        time("request").default_value("10s").help("The time for a request to come"),
+        listen.default_value("127.0.0.1:7009").help("The address of the server"),
+        time("idle")
+            .default_value("60s")
+            .help("The most time between two requests of a connection"),
+        time("request").default_value("10s").help("The most time for a request to arrive"),
     ]);
     let options = options.get_matches();
     let duration = |name| *options.get_one::<Duration>(name).unwrap();

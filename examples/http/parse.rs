@@ -1,18 +1,19 @@
-//! Requests out of bytes: the part of RFC 9112 that a small server needs. No I/O.
+//! Parses requests: the part of RFC 9112 that a small server needs. This file uses no I/O.
 //!
 //! Bodies have a `Content-Length`. A `Transfer-Encoding` is refused with 501.
 
-/// The longest head of a request: its first line and its fields.
-pub const MOST_HEAD: usize = 8 << 10;
-/// The longest body.
-pub const MOST_BODY: usize = 64 << 10;
+/// The most bytes in the head of a request: its first line and its fields.
+pub const MAX_HEAD: usize = 8 << 10;
+/// The most bytes in a body.
+pub const MAX_BODY: usize = 64 << 10;
 
+/// A complete request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Request<'a> {
     pub method: &'a [u8],
     pub target: &'a [u8],
     pub body: &'a [u8],
-    /// The client would like to send another request over the connection.
+    /// The client may send another request over the connection.
     pub keep_alive: bool,
 }
 
@@ -21,17 +22,17 @@ pub struct Request<'a> {
 pub enum Stop {
     /// There are not enough bytes yet.
     Incomplete,
-    /// The answer to a bad request. What follows it cannot be understood.
+    /// The request is bad, and gets this status. The parser cannot read on after a bad request.
     Bad(&'static str),
 }
 
 const BAD: Stop = Stop::Bad("400 Bad Request");
 
-/// The request at the beginning of `bytes`, and its length.
+/// Returns the request at the beginning of `bytes`, and the length of the request.
 pub fn parse(bytes: &[u8]) -> Result<(Request<'_>, usize), Stop> {
-    let head = &bytes[..bytes.len().min(MOST_HEAD)];
+    let head = &bytes[..bytes.len().min(MAX_HEAD)];
     let (mut request, head_length, body_length) = match parse_head(head) {
-        Err(Stop::Incomplete) if head.len() == MOST_HEAD => {
+        Err(Stop::Incomplete) if head.len() == MAX_HEAD => {
             return Err(Stop::Bad("431 Request Header Fields Too Large"));
         }
         parsed => parsed?,
@@ -41,7 +42,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Request<'_>, usize), Stop> {
     Ok((request, length))
 }
 
-/// A request without its body, the length of the head, and that of the body.
+/// Returns a request without its body, the length of the head, and the length of the body.
 fn parse_head(bytes: &[u8]) -> Result<(Request<'_>, usize, usize), Stop> {
     let mut rest = bytes;
     let mut words = line(&mut rest)?.split(|&byte| byte == b' ');
@@ -55,7 +56,7 @@ fn parse_head(bytes: &[u8]) -> Result<(Request<'_>, usize, usize), Stop> {
     }
     let mut keep_alive = match version {
         b"HTTP/1.1" => true,
-        b"HTTP/1.0" => false, // also with "Connection: keep-alive", which nobody has to grant
+        b"HTTP/1.0" => false, // a server may ignore "Connection: keep-alive"
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
             return Err(Stop::Bad("505 HTTP Version Not Supported"));
         }
@@ -67,7 +68,8 @@ fn parse_head(bytes: &[u8]) -> Result<(Request<'_>, usize, usize), Stop> {
         if field.is_empty() {
             break;
         }
-        // A name with a space before the colon, or at its beginning, is a trap for proxies.
+        // A space before the name or before the colon is refused: proxies read such fields in
+        // different ways, which attacks exploit.
         let colon = field.iter().position(|&byte| byte == b':').ok_or(BAD)?;
         let (name, value) = (&field[..colon], field[colon + 1..].trim_ascii());
         if !is_token(name) {
@@ -76,7 +78,7 @@ fn parse_head(bytes: &[u8]) -> Result<(Request<'_>, usize, usize), Stop> {
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            // Two lengths are an attack, or a mistake.
+            // Two lengths are an attack or a mistake.
             if length.replace(number(value)?).is_some() {
                 return Err(BAD);
             }
@@ -93,14 +95,14 @@ fn parse_head(bytes: &[u8]) -> Result<(Request<'_>, usize, usize), Stop> {
         return Err(BAD);
     }
     let length = length.unwrap_or(0);
-    if length > MOST_BODY {
+    if length > MAX_BODY {
         return Err(Stop::Bad("413 Content Too Large"));
     }
     let request = Request { method, target, body: &[], keep_alive };
     Ok((request, bytes.len() - rest.len(), length))
 }
 
-/// Takes the next line off, without its end.
+/// Removes the next line from `rest`, and returns the line without its end.
 fn line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
     let end = rest.iter().position(|&byte| byte == b'\n').ok_or(Stop::Incomplete)?;
     let line = rest[..end].strip_suffix(b"\r").ok_or(BAD)?;
@@ -116,7 +118,7 @@ fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(is_fine)
 }
 
-/// A length. One that does not fit is too large anyway.
+/// Parses a length. A number that overflows becomes `usize::MAX`, which is too large as well.
 fn number(digits: &[u8]) -> Result<usize, Stop> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD);

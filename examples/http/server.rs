@@ -1,7 +1,7 @@
 //! The server: one thread, one reactor, and for each connection a socket and one timer.
 //!
-//! The timer is armed anew when the connection comes to another phase, and when a request has been
-//! answered. So a request has one deadline, however slowly its bytes come.
+//! The timer is armed again when the connection enters another phase, and after each answer. So a
+//! request has one deadline, however slowly its bytes come.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,23 +15,24 @@ use pollmux::{Events, Fd, Handle, Reactor, Signal, Signals, Source, Time, Timer}
 use super::acceptor::Acceptor;
 use super::exchange::Exchange;
 
-/// Connections that are accepted in a row, and reads of one connection, before it is the turn of
-/// others.
-const IN_A_ROW: u32 = 16;
+/// The most connections that are accepted in a row, and the most reads of one connection in a row.
+/// So other connections get their turn.
+const MAX_IN_A_ROW: u32 = 16;
 
-// A key is one of these kinds and the number of the connection, or 0.
+// A key is a pair: one of these kinds, and the number of the connection or 0.
 const LISTENER: u32 = 0;
 const SIGNALS: u32 = 1;
 const STOP: u32 = 2;
 const STREAM: u32 = 3;
 const DEADLINE: u32 = 4;
 
+/// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The time between two requests of a connection.
+    /// The most time between two requests of a connection.
     pub idle: Duration,
-    /// The time from the first byte of a request to its last one, and for the client to take the
-    /// answer.
+    /// The most time from the first to the last byte of a request, and the most time in which the
+    /// client must take the answer.
     pub request: Duration,
 }
 
@@ -40,7 +41,7 @@ pub struct Limits {
 pub struct Report {
     pub connections: u32,
     pub answers: u64,
-    /// Turns of the reactor.
+    /// The number of turns of the reactor.
     pub turns: u64,
 }
 
@@ -51,9 +52,9 @@ enum Phase {
     Idle,
     /// The rest of a request.
     Reading,
-    /// The client, which has to take its answer.
+    /// Room in the socket for the rest of an answer.
     Writing,
-    /// The end of the stream. To close before it could destroy the last answer on its way.
+    /// The end of the stream. Closing earlier could destroy the last answer on its way.
     Closing,
 }
 
@@ -61,7 +62,7 @@ struct Connection {
     stream: Fd<TcpStream>,
     exchange: Exchange,
     deadline: Timer,
-    /// The phase that the deadline is for, and the number of answers at its begin.
+    /// The phase of the armed deadline, and the number of answers at the start of the phase.
     since: (Phase, u64),
     is_shut: bool,
 }
@@ -96,12 +97,13 @@ impl Connection {
         }
     }
 
-    /// Reads and answers what has come. Returns false if the connection has ended.
-    fn go_on(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    /// Reads and answers requests. Returns false if the connection has ended.
+    fn read_and_answer(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut is_drained = false;
-        for _ in 0..IN_A_ROW {
+        for _ in 0..MAX_IN_A_ROW {
             if !self.flush()? {
-                // Nothing is read before the client has taken its answers: memory is bounded.
+                // The server reads no more before the client has taken its answers, so memory is
+                // bounded.
                 self.stream.set_interest(Interest::WRITABLE)?;
                 return Ok(true);
             }
@@ -112,8 +114,8 @@ impl Connection {
             match self.stream.read(buffer) {
                 Ok(0) => return Ok(false),
                 Ok(n) => {
-                    // A read that did not fill the buffer has taken all (epoll(7), question 9).
-                    // Later bytes are a new event. So no read has to find that nothing is left.
+                    // A read that did not fill the buffer has emptied the stream (epoll(7),
+                    // question 9). Later bytes are a new event, so no read returns `WouldBlock`.
                     is_drained = n < buffer.len() && !self.stream.readiness().is_read_closed();
                     if is_drained {
                         self.stream.clear_readiness(Readiness::READABLE);
@@ -128,7 +130,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Sends the answers. Returns false if the client does not take all of them now.
+    /// Sends the answers. Returns false if the client does not take all answers now.
     fn flush(&mut self) -> io::Result<bool> {
         while !self.exchange.output().is_empty() {
             match self.stream.write(self.exchange.output()) {
@@ -145,12 +147,12 @@ impl Connection {
         Ok(true)
     }
 
-    /// Arms the deadline if another phase has begun, or another request.
+    /// Arms the deadline if another phase or another request has begun.
     fn set_deadline(&mut self, now: Time, limits: Limits) {
-        let now_in = (self.phase(), self.exchange.answered());
-        if now_in != self.since {
-            self.since = now_in;
-            let is_idle = now_in.0 == Phase::Idle;
+        let current = (self.phase(), self.exchange.answered());
+        if current != self.since {
+            self.since = current;
+            let is_idle = current.0 == Phase::Idle;
             self.deadline.reset_at(now + if is_idle { limits.idle } else { limits.request });
         }
     }
@@ -188,16 +190,16 @@ impl Server {
         self.address
     }
 
-    /// Ends by Ctrl-C and SIGTERM, too.
-    #[allow(dead_code)] // the bench does without
+    /// Makes Ctrl-C and SIGTERM end the server, too.
+    #[allow(dead_code)] // the bench does not use signals
     pub fn end_by_signals(&mut self) -> io::Result<()> {
         let signals = self.reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
         self.signals = Some(signals.with_key((SIGNALS, 0)));
         Ok(())
     }
 
-    /// Serves until a signal comes, or the sender of `stop` is gone. Then the requests that have
-    /// begun are answered.
+    /// Serves until a signal comes, or the sender of `stop` is gone. Then the server answers the
+    /// requests that have begun, and returns.
     pub fn run(mut self, stop: Receiver<()>) -> io::Result<Report> {
         let stop = self.reactor.register_with((STOP, 0), stop)?;
         let mut events = Events::with_capacity(256);
@@ -215,7 +217,7 @@ impl Server {
                         });
                     }
                     (kind @ (STREAM | DEADLINE), number) => {
-                        self.connection(number, kind == DEADLINE);
+                        self.handle_connection(number, kind == DEADLINE);
                     }
                     other => unreachable!("no source has the key {other:?}"),
                 }
@@ -226,7 +228,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        for _ in 0..IN_A_ROW {
+        for _ in 0..MAX_IN_A_ROW {
             let Some(stream) = self.acceptor.as_ref().and_then(Acceptor::accept) else { return };
             self.report.connections += 1;
             let number = self.report.connections;
@@ -237,17 +239,17 @@ impl Server {
         }
     }
 
-    fn connection(&mut self, number: u32, is_late: bool) {
+    fn handle_connection(&mut self, number: u32, has_expired: bool) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let (mut stays, before) = (true, connection.exchange.answered());
-        if is_late {
+        if has_expired {
             connection.deadline.try_take();
             match connection.phase() {
                 Phase::Reading => connection.exchange.fail("408 Request Timeout"),
                 Phase::Idle | Phase::Writing | Phase::Closing => stays = false,
             }
         }
-        stays = stays && matches!(connection.go_on(&mut self.buffer), Ok(true));
+        stays = stays && matches!(connection.read_and_answer(&mut self.buffer), Ok(true));
         self.report.answers += connection.exchange.answered() - before;
         if stays {
             connection.set_deadline(self.reactor.now(), self.limits);

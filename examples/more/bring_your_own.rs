@@ -1,10 +1,10 @@
-//! Channels of three makes beside a ticker in one `select!`: the standard library's, crossbeam's
-//! and our own.
+//! Receives from three kinds of channels and a ticker in one `select!`. The channels are from the
+//! standard library, from crossbeam and from this crate.
 //!
-//! A channel of another crate takes part through a bell. Its sender is attached to a `Notifier`,
-//! which rings after each send. Its receiver is a source that is asked when the bell has been rung.
-//! No message is lost, and the loop is woken at most once for each time that the bell goes from
-//! silent to rung.
+//! A channel of another crate needs a `Notifier`. The sender is attached to the `Notifier`, which
+//! notifies the loop after each send. The receiver becomes a source that calls `try_recv` after a
+//! notification. No message is lost. Several notifications before a turn wake the loop at most
+//! once.
 //!
 //! `cargo run --release -p pollmux-examples --example bring_your_own`
 
@@ -41,19 +41,19 @@ fn main() -> std::io::Result<()> {
         thread::spawn(move || {
             for n in 0..MESSAGES {
                 thread::sleep(every);
-                ours.send(n).expect("the loop goes on");
+                ours.send(n).expect("the loop receives");
             }
         }),
         thread::spawn(move || {
             for n in 0..MESSAGES {
                 thread::sleep(every);
-                std_tx.with(|tx| tx.send(n)).expect("the loop goes on");
+                std_tx.with(|tx| tx.send(n)).expect("the loop receives");
             }
         }),
         thread::spawn(move || {
             for n in 0..MESSAGES {
                 thread::sleep(every);
-                crossbeam_tx.with(|tx| tx.send(n)).expect("the loop goes on");
+                crossbeam_tx.with(|tx| tx.send(n)).expect("the loop receives");
             }
         }),
     ];

@@ -1,8 +1,8 @@
-//! A connect that does not block the loop, with `socket2` and with `mio::net`, and a listener that
-//! accepts all that wait.
+//! Connects without blocking the loop, with `socket2` and with `mio::net`. A listener accepts all
+//! waiting connections.
 //!
-//! The standard library has no connect that returns at once. With either crate it takes a few
-//! lines, and the socket is registered as any other.
+//! The standard library has no connect that returns at once. With either crate such a connect takes
+//! a few lines. The socket is registered like any other fd.
 //!
 //! `cargo run -p pollmux-examples --example connect`
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use pollmux::{Fd, Reactor, select, sys::Interest};
 use socket2::{Domain, Socket, Type};
 
-/// Begins to connect, with `socket2`. The stream is the standard library's.
+/// Starts a connect with `socket2`. The stream has the type of the standard library.
 pub fn connect(reactor: &Reactor, to: SocketAddr) -> io::Result<Fd<TcpStream>> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -24,14 +24,14 @@ pub fn connect(reactor: &Reactor, to: SocketAddr) -> io::Result<Fd<TcpStream>> {
     }
 }
 
-/// Begins to connect, with `mio`. Its streams are non-blocking from the start.
+/// Starts a connect with `mio`, whose streams are non-blocking from the start.
 pub fn connect_by_mio(reactor: &Reactor, to: SocketAddr) -> io::Result<Fd<mio::net::TcpStream>> {
     Ok(reactor.fd(mio::net::TcpStream::connect(to)?, Interest::WRITABLE)?)
 }
 
-/// Waits until the connection is there. `take_error` is the stream's.
+/// Waits until the connect has finished. `take_error` is the method of the stream.
 ///
-/// A loop with more to do has the first two cases among its others.
+/// A loop with other sources has the first two cases in its own `select!`.
 pub fn finish<T: AsFd>(
     reactor: &Reactor,
     stream: &Fd<T>,
@@ -48,12 +48,13 @@ pub fn finish<T: AsFd>(
     }
 }
 
-/// Accepts all that wait. In edge mode the listener is not reported again before `WouldBlock`.
+/// Accepts all waiting connections, until `WouldBlock`. Only then does edge mode report the
+/// listener again.
 pub fn accept_all(reactor: &Reactor, from: &Fd<TcpListener>) -> io::Result<Vec<Fd<TcpStream>>> {
     let mut all = Vec::new();
     loop {
         match from.try_io(|listener| listener.accept()) {
-            // A stream that is accepted is blocking, even from a non-blocking listener.
+            // An accepted stream is blocking, even from a non-blocking listener.
             Ok((stream, _)) => all.push(reactor.fd_nonblocking(stream, Interest::READABLE)?),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(all),
             Err(error) => return Err(error),
@@ -61,7 +62,7 @@ pub fn accept_all(reactor: &Reactor, from: &Fd<TcpListener>) -> io::Result<Vec<F
     }
 }
 
-/// Greets over this connection, and hears the greeting at the other end.
+/// Sends a greeting over `stream`, and returns the greeting that the listener's side receives.
 fn greet<T: AsFd + Write>(
     reactor: &Reactor,
     listener: &Fd<TcpListener>,
@@ -87,7 +88,8 @@ fn greet<T: AsFd + Write>(
     Ok(text)
 }
 
-/// Connects both ways, and to a port where nobody listens. Returns what was heard, and the error.
+/// Connects both ways, and to a port without a listener. Returns the received greetings and the
+/// error.
 pub fn run() -> io::Result<(Vec<String>, io::Error)> {
     let reactor = Reactor::new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -97,23 +99,23 @@ pub fn run() -> io::Result<(Vec<String>, io::Error)> {
 
     let stream = connect(&reactor, address)?;
     finish(&reactor, &stream, timeout, TcpStream::take_error)?;
-    let mut heard = vec![greet(&reactor, &listener, stream)?];
+    let mut received = vec![greet(&reactor, &listener, stream)?];
 
     let stream = connect_by_mio(&reactor, address)?;
     finish(&reactor, &stream, timeout, mio::net::TcpStream::take_error)?;
-    heard.push(greet(&reactor, &listener, stream)?);
+    received.push(greet(&reactor, &listener, stream)?);
 
-    // Bound and not listening. Some systems know so at once.
+    // This socket is bound, and does not listen. Some systems refuse the connect at once.
     let closed = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-    let nobody = closed.local_addr()?.as_socket().expect("an address of TCP");
-    let refused = connect(&reactor, nobody)
+    let address = closed.local_addr()?.as_socket().expect("an address of TCP");
+    let refused = connect(&reactor, address)
         .and_then(|stream| finish(&reactor, &stream, timeout, TcpStream::take_error));
-    Ok((heard, refused.expect_err("nobody listens")))
+    Ok((received, refused.expect_err("the socket does not listen")))
 }
 
 fn main() -> io::Result<()> {
-    let (heard, refused) = run()?;
-    println!("socket2: {}, mio: {}, nobody: {refused}", heard[0], heard[1]);
+    let (received, refused) = run()?;
+    println!("socket2: {}, mio: {}, no listener: {refused}", received[0], received[1]);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The reactor in calloop: a `Generic` source of its fd, whose callback is a turn.
+//! Embeds the reactor in calloop. A `Generic` source has the reactor's fd, and its callback runs a
+//! turn.
 //!
 //! `cargo run --release -p pollmux-examples --example embed_calloop`
 
@@ -20,12 +21,12 @@ struct State {
     wakeups: u64,
 }
 
-/// Runs so many rounds and says what they took.
+/// Runs `rounds` rounds, and returns a report of their costs.
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
     let embedded = reactor.embed()?;
     let mut event_loop = EventLoop::<State>::try_new()?;
-    // A duplicate: the callback gets the loop's state, and the embedding is a part of that.
+    // The source gets a duplicate fd, because the embedding is a part of the loop's state.
     let source = Generic::new(embedded.as_fd().try_clone_to_owned()?, Interest::READ, Mode::Level);
     let token = event_loop
         .handle()
@@ -48,7 +49,7 @@ pub fn run(rounds: u32) -> io::Result<Report> {
 
 fn main() -> io::Result<()> {
     run(1_000)?.print();
-    // A loop that has nothing to do ends by itself, too.
+    // A loop without sources returns after its timeout.
     EventLoop::<()>::try_new()?.dispatch(Duration::from_millis(1), &mut ())?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The reactor in a loop on mio: it is one of the sources there.
+//! Embeds the reactor in a loop on mio as one of mio's sources.
 //!
-//! mio is edge-triggered, which is fine: each event is answered by a turn, and what a turn leaves
-//! undone is another event.
+//! mio is edge-triggered, which works: the loop answers each event by a turn, and work that a turn
+//! leaves undone causes another event.
 //!
 //! `cargo run --release -p pollmux-examples --example embed_mio`
 
@@ -17,7 +17,7 @@ use pollmux::Reactor;
 
 const REACTOR: Token = Token(7);
 
-/// Runs so many rounds and says what they took.
+/// Runs `rounds` rounds, and returns a report of their costs.
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
     let mut embedded = reactor.embed()?;
@@ -38,7 +38,7 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     }
     let report = work.end(Some(&embedded), wakeups)?;
 
-    // Nothing to do, nothing to hear. (The first look takes an edge that was there.)
+    // An idle reactor causes no event. The first poll takes an edge that was already there.
     poll.poll(&mut events, Some(Duration::ZERO))?;
     poll.poll(&mut events, Some(Duration::from_millis(5)))?;
     assert!(events.is_empty());

@@ -1,4 +1,4 @@
-//! The reactor in a loop on polling: it is one of the fds there.
+//! Embeds the reactor in a loop on polling as one of its fds.
 //!
 //! `cargo run --release -p pollmux-examples --example embed_polling`
 
@@ -14,14 +14,14 @@ use pollmux::Reactor;
 
 const REACTOR: usize = 7;
 
-/// Runs so many rounds and says what they took.
+/// Runs `rounds` rounds, and returns a report of their costs.
 #[allow(unsafe_code)]
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
     let embedded = reactor.embed()?;
     let poller = Poller::new()?;
-    // SAFETY: it is deleted below, and on an error closed after the poller, which is declared
-    // later.
+    // SAFETY: the fd is deleted from the poller below. On an error the poller, which is declared
+    // later, is closed before the fd.
     unsafe { poller.add_with_mode(&embedded, Event::readable(REACTOR), PollMode::Level)? };
 
     let mut events = Events::new();
@@ -39,7 +39,7 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     }
     let report = work.end(Some(&embedded), wakeups)?;
 
-    // Nothing to do, nothing to hear.
+    // An idle reactor causes no event.
     events.clear();
     poller.wait(&mut events, Some(Duration::from_millis(5)))?;
     assert!(events.is_empty());

@@ -1,5 +1,5 @@
-//! The reactor in tokio: an `AsyncFd`, on the runtime of one thread, since a reactor stays where it
-//! is.
+//! Embeds the reactor in tokio by an `AsyncFd`. The runtime has one thread, because a reactor stays
+//! on its thread.
 //!
 //! `cargo run --release -p pollmux-examples --example embed_tokio`
 
@@ -14,7 +14,7 @@ use pollmux::Reactor;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Runs so many rounds and says what they took.
+/// Runs `rounds` rounds, and returns a report of their costs.
 pub fn run(rounds: u32) -> io::Result<Report> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -25,8 +25,8 @@ pub fn run(rounds: u32) -> io::Result<Report> {
 
 async fn work(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
-    // The newest tokio has an `unsafe` one beside it; what that asks for holds: the fd is the
-    // embedding's own as long as it lives.
+    // The newest tokio has an `unsafe` function in its place. Its condition holds here: the
+    // embedding owns the fd for its whole life.
     #[allow(deprecated)]
     let embedded = AsyncFd::with_interest(reactor.embed()?, Interest::READABLE)?;
     let mut work = Work::begin(reactor, rounds)?;
@@ -34,14 +34,14 @@ async fn work(rounds: u32) -> io::Result<Report> {
     while !work.is_over() {
         let mut guard = embedded.readable().await?;
         wakeups += 1;
-        // Cleared first: what the turn leaves undone makes the fd ready again.
+        // Clear before the turn: work that the turn leaves undone makes the fd ready again.
         guard.clear_ready();
         guard.get_inner().turn()?;
         work.take()?;
     }
     let report = work.end(Some(embedded.get_ref()), wakeups)?;
 
-    // Nothing to do, nothing to hear. (The first look takes an edge that was there.)
+    // An idle reactor causes no event. The first wait takes an edge that was already there.
     let short = Duration::from_millis(5);
     if let Ok(guard) = tokio::time::timeout(short, embedded.readable()).await {
         guard?.clear_ready();

@@ -1,5 +1,5 @@
-//! The other way round: not the reactor in mio's loop, but mio's sources in the reactor's.
-//! `select!` waits through the `mio::Poll`, whose events are a source in it.
+//! Uses mio's sources in the reactor's loop: the reverse of `embed_mio.rs`. `select!` waits through
+//! the `mio::Poll`, and the events of the `Poll` are a source of the reactor.
 //!
 //! `cargo run --release -p pollmux-examples --example on_mio`
 
@@ -14,23 +14,23 @@ use mio::net::UnixStream;
 use mio::{Interest, Poll, Token};
 use pollmux::{Reactor, Source, driver::MioDriver, select};
 
-/// Ours in the `Poll`; nothing else there may have it.
+/// The reactor's token in the `Poll`. No other source may use this token.
 const REACTOR: Token = Token(0);
 const SOCKET: Token = Token(1);
 
-/// Runs so many rounds and says what they took.
+/// Runs `rounds` rounds, and returns a report of their costs.
 pub fn run(rounds: u32) -> io::Result<Report> {
     let driver = MioDriver::new(Poll::new()?, REACTOR)?;
     let (registry, events) = (driver.registry()?, driver.events());
     let reactor = Reactor::with_driver(driver)?;
     let events = reactor.register(events)?;
 
-    // A source of mio's, fed by another thread, and everything of ours.
+    // Another thread writes to a source of mio. The other sources belong to the reactor.
     let (mut theirs, mut socket) = UnixStream::pair()?;
     registry.register(&mut socket, SOCKET, Interest::READABLE)?;
     let (asks, asked) = std::sync::mpsc::channel::<()>();
     let other = std::thread::spawn(move || {
-        asked.iter().for_each(|()| theirs.write_all(b"mio's").expect("the loop goes on"));
+        asked.iter().for_each(|()| theirs.write_all(b"mio's").expect("the loop reads"));
     });
     let (tx, inbox) = reactor.channel::<u32>(1)?;
     let timer = reactor.timer();
@@ -38,8 +38,8 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     let begun = Instant::now();
     let mut late = std::time::Duration::ZERO;
     for round in 0..rounds {
-        // One after the other, so that none helps another to be noticed.
-        asks.send(()).expect("the other thread lives");
+        // The events come one after the other, so no event can hide a lost wake-up.
+        asks.send(()).expect("the other thread runs");
         select! { reactor;
             recv(events) -> event => {
                 assert!(event.token() == SOCKET && event.is_readable());
@@ -68,10 +68,10 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     let report =
         Report { rounds, wakeups: stats.waits, took: begun.elapsed(), late: late / rounds.max(1) };
 
-    // The same with everything of ours that the embedding examples use, on the same driver.
-    // The peer is gone.
+    // The peer has closed the socket.
     select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) }
     let _ = events.try_take();
+    // Run the work of the embedding examples on the same driver.
     let mut work = Work::begin(reactor, rounds)?;
     let mut found = pollmux::Events::with_capacity(4);
     while !work.is_over() {

@@ -1,14 +1,13 @@
-//! A pool of workers that share their jobs: one queue with many receivers, and a loop for each
-//! worker.
+//! A pool of workers with one shared queue. Each worker has a thread and a loop.
 //!
-//! A channel of this crate has one receiver, so the queue is crossbeam's. flume's or a list behind
-//! a mutex would do as well. Each worker has a bell in its loop. Whoever sends a job rings all
-//! bells afterwards: a loop that sleeps wakes up, and a loop that is at work hears the bell when
-//! its job is done. The first one takes the job, and the others find nothing. So no job waits for a
-//! worker that has a long one, and each worker has timers and other sources beside the jobs.
+//! A channel of this crate has one receiver, so the queue is a channel of crossbeam. A channel of
+//! flume or a list behind a mutex works as well. Each worker has a `Notifier` in its loop. The
+//! sender of a job notifies all workers. A sleeping loop wakes up, and a busy loop sees the
+//! notification after its job. The first worker takes the job, and the other workers find an empty
+//! queue. So no job waits for a worker with a long job. Each worker can have timers and other
+//! sources.
 //!
-//! A bell that has been rung, or whose loop is awake, costs a send no syscall. One that sleeps
-//! costs one.
+//! Notifying a sleeping loop costs one syscall. Notifying any other loop costs no syscall.
 //!
 //! `cargo run --release -p pollmux-examples --example worker_pool`
 
@@ -20,40 +19,40 @@ use crossbeam_channel::TryRecvError;
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Notifier, Reactor, select};
 
-/// The sending end of the queue, for any thread. The workers end when all of these are gone.
+/// The sending end of the queue, for any thread. The workers end when all clones are gone.
 #[derive(Clone)]
 struct Jobs<T> {
-    // In this order: the bells ring when the sender is gone.
+    // The order matters: `notifiers` is dropped after the sender, so the workers see the end.
     queue: crossbeam_channel::Sender<T>,
-    bells: Bells,
+    notifiers: Notifiers,
 }
 
 #[derive(Clone)]
-struct Bells(Vec<Notifier>);
+struct Notifiers(Vec<Notifier>);
 
-impl Bells {
-    fn ring(&self) {
+impl Notifiers {
+    fn notify_all(&self) {
         self.0.iter().for_each(Notifier::notify);
     }
 }
 
-impl Drop for Bells {
+impl Drop for Notifiers {
     fn drop(&mut self) {
-        self.ring();
+        self.notify_all();
     }
 }
 
 impl<T> Jobs<T> {
     fn send(&self, job: T) -> Result<(), crossbeam_channel::SendError<T>> {
         let sent = self.queue.send(job);
-        self.bells.ring();
+        self.notifiers.notify_all();
         sent
     }
 }
 
 enum Job {
     Square(u64),
-    /// Takes as long as all the others together: until the other end is dropped.
+    /// Ends when all other jobs are done and the sender is dropped.
     Long(Receiver<()>),
 }
 
@@ -63,15 +62,15 @@ type Done = (u64, u64);
 /// Works until there are no more jobs. Returns the number of jobs done.
 fn work(
     queue: crossbeam_channel::Receiver<(u64, Job)>,
-    bells: Sender<Notifier>,
+    notifiers: Sender<Notifier>,
     done: Sender<Done>,
 ) -> io::Result<u64> {
     let reactor = Reactor::new()?;
-    let (bell, notified) = reactor.notifier();
-    bells.send(bell).expect("the pool waits for all bells");
+    let (notifier, notified) = reactor.notifier();
+    notifiers.send(notifier).expect("the pool waits for all notifiers");
     let jobs = notified.receiving(|| match queue.try_recv() {
-        Err(TryRecvError::Empty) => None, // another worker has taken it
-        job => Some(job.ok()),            // `None` at the end
+        Err(TryRecvError::Empty) => None, // another worker has taken the job
+        job => Some(job.ok()),            // `None` at the end of the queue
     });
     let idle = reactor.every(Duration::from_secs(10))?;
     let mut count = 0;
@@ -86,34 +85,34 @@ fn work(
                     count += 1;
                     idle.restart();
                     if done.send((number, result)).is_err() {
-                        return Ok(count); // nobody wants results any more
+                        return Ok(count); // the receiver of results is gone
                     }
                 }
                 None => return Ok(count),
             },
-            recv(idle) -> _ => println!("{:?} has had nothing to do", thread::current().id()),
+            recv(idle) -> _ => println!("{:?} is idle", thread::current().id()),
         }
     }
 }
 
-/// Has `workers` do `count` jobs, the first of which is long. Returns the results in the order in
-/// which they came, and the number of jobs that each worker did.
+/// Runs `count` jobs on `workers` workers. The first job is long. Returns the results in the order
+/// of their arrival, and the number of jobs of each worker.
 pub fn run(workers: usize, count: u64) -> io::Result<(Vec<Done>, Vec<u64>)> {
-    assert!(workers > 1 && count > 0, "one worker at least has the short jobs");
+    assert!(workers > 1 && count > 0, "the long job needs a worker of its own");
     let reactor = Reactor::new()?;
     let (done, results) = reactor.channel(64)?;
     let (queue, shared) = crossbeam_channel::unbounded();
-    let (ring, bells) = channel::bounded(workers);
+    let (sender, notifiers) = channel::bounded(workers);
     let threads: Vec<_> = (0..workers)
         .map(|_| {
-            let (shared, ring, done) = (shared.clone(), ring.clone(), done.clone());
-            thread::spawn(move || work(shared, ring, done))
+            let (shared, sender, done) = (shared.clone(), sender.clone(), done.clone());
+            thread::spawn(move || work(shared, sender, done))
         })
         .collect();
-    drop((ring, done));
-    let jobs = Jobs { queue, bells: Bells(bells.iter().take(workers).collect()) };
+    drop((sender, done));
+    let jobs = Jobs { queue, notifiers: Notifiers(notifiers.iter().take(workers).collect()) };
 
-    // The queue is unbounded. A window bounds it: a result lets the next job go.
+    // A window bounds the unbounded queue: each result allows another job.
     let (last, long) = channel::bounded(1);
     let mut last = Some(last);
     let mut long = Some(long);
@@ -130,8 +129,8 @@ pub fn run(workers: usize, count: u64) -> io::Result<(Vec<Done>, Vec<u64>)> {
             assert!(sent, "all workers have ended");
         }
         if got.len() as u64 == count - 1 {
-            last = None; // the long job is the only one left
-            jobs = None; // and there are no more
+            last = None; // ends the long job, the only remaining job
+            jobs = None; // ends the queue
         }
         select! { reactor;
             recv(results) -> result => match result {

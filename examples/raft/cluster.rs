@@ -1,5 +1,5 @@
-//! Whole clusters of nodes in a `SimWorld`: losses, delays, overtaking messages, partitions,
-//! crashes and restarts, all from one seed, and the rules that no history may break.
+//! Runs clusters of nodes in a `SimWorld` with losses, delays, reordering, partitions, crashes and
+//! restarts. The seed decides all faults. Checks the rules that no history may break.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +11,16 @@ use pollmux::{
     sim::{Link, WorldStats},
 };
 
-use crate::node::{self, Disk, Event, Id, Message, Peer, Setup, Term, What};
+use crate::node::{self, Disk, Event, EventKind, Id, Message, Peer, Setup, Term};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// The parts of a history, from its seed.
-struct Dice(u64);
+/// A generator of random numbers, seeded by the history's seed.
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -32,10 +32,10 @@ impl Dice {
 struct Cluster<'w> {
     world: &'w mut SimWorld,
     seed: u64,
-    /// A crash forgets for whom the node has voted: the disk was not flushed.
+    /// If true, a crash loses the node's vote, as a disk without a flush does.
     has_bug: bool,
     names: Vec<String>,
-    /// From, to.
+    /// The links by the ids of the sender and the receiver.
     links: BTreeMap<(Id, Id), Link<Message>>,
     disks: Vec<Disk>,
     trace: Arc<Mutex<Vec<Event>>>,
@@ -74,7 +74,7 @@ impl<'w> Cluster<'w> {
         });
     }
 
-    /// A crash: all is lost but the ballot.
+    /// Crashes a node, which loses all its state except the ballot.
     fn crash(&self, id: Id) {
         assert!(self.world.kill(&self.names[id]));
         if self.has_bug {
@@ -105,31 +105,33 @@ impl<'w> Cluster<'w> {
         self.check()
     }
 
-    /// The leader that all nodes agree on.
+    /// Returns the leader that all nodes agree on, and its term.
     fn leader(&self) -> Option<(Id, Term)> {
         let trace = self.trace.lock().unwrap();
-        // A vote may come after the leader was heard, when messages overtake each other.
-        let is_vote = |event: &&Event| matches!(event.what, What::VotesFor(_));
+        // With reordered messages, a node may vote after its first heartbeat of the leader.
+        let is_vote = |event: &&Event| matches!(event.kind, EventKind::VotesFor(_));
         let term = trace.iter().map(|event| event.term).max()?;
         let last = |id: Id| {
             trace.iter().rev().filter(move |event| event.node == id).find(|event| !is_vote(event))
         };
         let lasts: Vec<&Event> = (0..self.names.len()).filter_map(last).collect();
-        let leader = lasts.iter().position(|event| matches!(event.what, What::Leads { .. }))?;
-        let agrees = |event: &&Event| event.node == leader || event.what == What::Follows(leader);
+        let leader =
+            lasts.iter().position(|event| matches!(event.kind, EventKind::Leads { .. }))?;
+        let agrees =
+            |event: &&Event| event.node == leader || event.kind == EventKind::Follows(leader);
         let agreed = lasts.iter().all(|event| event.term == term && agrees(event));
         agreed.then_some((leader, term))
     }
 
-    /// The rules that no history may break.
+    /// Checks the rules that no history may break.
     fn check(&self) -> Result<(), String> {
         let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
         let mut leaders: BTreeMap<Term, Id> = BTreeMap::new();
         let mut votes: BTreeMap<(Id, Term), Id> = BTreeMap::new();
         let rule = |holds: bool, text: String| if holds { Ok(()) } else { Err(text) };
-        for Event { node, term, what, .. } in trace.iter() {
-            match what {
-                What::Leads { votes: by } => {
+        for Event { node, term, kind, .. } in trace.iter() {
+            match kind {
+                EventKind::Leads { votes: by } => {
                     let other = leaders.insert(*term, *node);
                     rule(other.is_none(), format!("{node} and {other:?} lead in term {term}"))?;
                     rule(by.len() * 2 > self.names.len(), format!("{by:?} is no majority"))?;
@@ -138,24 +140,24 @@ impl<'w> Cluster<'w> {
                         rule(vote == Some(node), format!("the vote of {voter} in term {term}"))?;
                     }
                 }
-                What::VotesFor(candidate) => {
+                EventKind::VotesFor(candidate) => {
                     let before = votes.insert((*node, *term), *candidate);
-                    // The deliberate bug is to be found by its harm: two leaders.
+                    // The search must find the deliberate bug by its effect: two leaders.
                     let once = before.is_none() || self.has_bug;
                     rule(once, format!("{node} votes twice in term {term}"))?;
                 }
-                What::Stands => {
+                EventKind::StartsElection => {
                     let before = votes.insert((*node, *term), *node);
                     rule(
                         before.is_none(),
-                        format!("{node} stands where it has voted, term {term}"),
+                        format!("{node} starts an election in term {term} after its vote"),
                     )?;
                 }
-                What::Follows(leader) => {
+                EventKind::Follows(leader) => {
                     let is_led = leaders.get(term) == Some(leader);
                     rule(is_led, format!("{node} follows {leader} in term {term}"))?;
                 }
-                What::Starts | What::StepsDown | What::Stops => {}
+                EventKind::Starts | EventKind::StepsDown | EventKind::Stops => {}
             }
         }
         Ok(())
@@ -168,34 +170,34 @@ pub struct History {
     pub trace: Vec<Event>,
     pub end: Time,
     pub stats: WorldStats,
-    /// The number of leaders.
+    /// The number of elected leaders.
     pub terms: usize,
 }
 
-/// The history of a seed in a world of that seed. An error names the rule that it breaks.
+/// Runs the history of `seed` in `world`. An error names the rule that the history breaks.
 pub fn history(world: &mut SimWorld, seed: u64, has_bug: bool) -> Result<History, String> {
-    let mut dice = Dice((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut random = Random((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let nodes = if seed % 4 == 0 { 5 } else { 3 };
     let mut cluster = Cluster::new(world, seed, nodes, has_bug);
-    // In some a message may outlive the election that it belongs to.
-    let slowest = if seed % 5 == 0 { ms(500) } else { ms(1 + dice.below(40)) };
+    // With one seed in five, a message may arrive after the end of its election.
+    let slowest = if seed % 5 == 0 { ms(500) } else { ms(1 + random.below(40)) };
     cluster.set_delay(slowest);
     cluster.links.values().for_each(|link| link.set_reordering(seed % 2 == 0));
-    cluster.set_loss(dice.below(30) as f64 / 100.0);
-    cluster.run_for(ms(300 + dice.below(700)))?;
+    cluster.set_loss(random.below(30) as f64 / 100.0);
+    cluster.run_for(ms(300 + random.below(700)))?;
 
     for _ in 0..2 {
-        // Some are parted from the rest, which may be the majority or not, with the leader or
-        // without; and one crashes.
+        // A partition separates some nodes. Either side may be the majority, and either side may
+        // have the leader. Then one node may crash.
         let side: Vec<&str> =
-            cluster.names.iter().map(String::as_str).filter(|_| dice.below(2) == 0).collect();
+            cluster.names.iter().map(String::as_str).filter(|_| random.below(2) == 0).collect();
         cluster.world.partition(&[&side]);
-        cluster.run_for(ms(200 + dice.below(400)))?;
-        let crashed = (dice.below(2) == 0).then(|| dice.below(nodes as u64) as Id);
+        cluster.run_for(ms(200 + random.below(400)))?;
+        let crashed = (random.below(2) == 0).then(|| random.below(nodes as u64) as Id);
         if let Some(id) = crashed {
             cluster.crash(id);
         }
-        cluster.run_for(ms(200 + dice.below(400)))?;
+        cluster.run_for(ms(200 + random.below(400)))?;
         if let Some(id) = crashed {
             cluster.restart(id);
         }
@@ -212,6 +214,6 @@ pub fn history(world: &mut SimWorld, seed: u64, has_bug: bool) -> Result<History
         }
     }
     let trace = cluster.trace.lock().unwrap().clone();
-    let terms = trace.iter().filter(|event| matches!(event.what, What::Leads { .. })).count();
+    let terms = trace.iter().filter(|event| matches!(event.kind, EventKind::Leads { .. })).count();
     Ok(History { trace, end: cluster.world.now(), stats: cluster.world.stats(), terms })
 }

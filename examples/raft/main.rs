@@ -1,16 +1,17 @@
-//! Raft's leader election among threads, each with a reactor and one `select!`. Heartbeats put off
-//! the election timers, and when they stop there is an election.
+//! Raft's leader election among threads, each with a reactor and one `select!`. Heartbeats postpone
+//! the election timers. A missing heartbeat starts an election.
 //!
 //! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by
-//! itself. The nodes (`node.rs`) are stopped by contexts: one by its own, all by the one that these
-//! were made from.
+//! itself. Contexts stop the nodes (`node.rs`). Each node has a context of its own, and one parent
+//! context stops all nodes.
 //!
 //! `raft --listen 127.0.0.1:7001 --peers 127.0.0.1:7002,127.0.0.1:7003` runs one node, over TCP
-//! (`tcp.rs`). The other two are processes of their own. Kill one, or stop and continue it.
+//! (`tcp.rs`). Start the other two nodes in other processes. Then kill a process, or stop and
+//! continue a process.
 //!
 //! `cargo run --release --example raft -- --search 10000 --bug` runs the same nodes through losses,
-//! partitions and crashes in a `SimWorld` (`cluster.rs`), for one seed after the other, until a
-//! rule of Raft is broken. It prints the seed and its history.
+//! partitions and crashes in a `SimWorld` (`cluster.rs`). The search tries one seed after the other
+//! until a history breaks a rule of Raft. Then it prints the seed and the history.
 
 mod cluster;
 mod node;
@@ -24,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command, value_parser};
-use node::{Event, Id, Message, Peer, Setup, Timing, What};
+use node::{Event, EventKind, Id, Message, Peer, Setup, Timing};
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::sim::Search;
 use pollmux::{Canceller, Context, Reactor, Time, select};
@@ -52,19 +53,17 @@ impl Args {
         let listen = address("listen").requires("peers");
         let peers = address("peers").requires("listen");
         let found = Command::new("raft").about("Raft's leader election among threads").args([
-            nodes.default_value("3").help("How many nodes"),
-            kill_leader.help("Stop the first leader, for the rest to elect another"),
-            seed.help(
-                "What the election timeouts come from; without it they differ from run to run",
-            ),
+            nodes.default_value("3").help("The number of nodes"),
+            kill_leader.help("Stop the first leader, so that the other nodes elect another leader"),
+            seed.help("The seed of the election timeouts, which is random by default"),
             search.value_name("SEEDS").help(
-                "Search so many seeds, in virtual time, for a history that breaks a rule of Raft",
+                "Search this number of seeds, in virtual time, for a history that breaks a rule",
             ),
             bug.help("With --search: a crash forgets the node's vote"),
             trace
                 .requires("search")
                 .value_name("FILE")
-                .help("With --search: write the history that was found as a Chrome trace"),
+                .help("With --search: write the found history as a Chrome trace"),
             listen
                 .value_name("ADDRESS")
                 .conflicts_with_all(["nodes", "kill-leader", "search"])
@@ -88,9 +87,9 @@ impl Args {
     }
 }
 
-/// The time for which a leader leads before the next scene.
-const SCENE: Duration = Duration::from_millis(500);
-/// By then there is a leader, or something is wrong.
+/// The time for which a leader leads before the program goes on.
+const REIGN: Duration = Duration::from_millis(500);
+/// The most time for the whole program.
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> io::Result<ExitCode> {
@@ -103,10 +102,7 @@ fn main() -> io::Result<ExitCode> {
         return listen(address, args.peers, seed);
     }
     if args.kill_leader && args.nodes < 3 {
-        eprintln!(
-            "error: --kill-leader: of {} nodes none can be spared: a majority elects",
-            args.nodes
-        );
+        eprintln!("error: --kill-leader: {} nodes are too few to elect another leader", args.nodes);
         return Ok(ExitCode::from(2));
     }
     let nodes = args.nodes as usize;
@@ -147,20 +143,20 @@ fn main() -> io::Result<ExitCode> {
     let mut leaders: Vec<(Id, u64)> = Vec::new();
     let mut to_kill = args.kill_leader;
     let mut killed: Option<Id> = None;
-    let scene = reactor.timer();
+    let reign = reactor.timer();
     let limit = reactor.after(LIMIT);
     let outcome = loop {
         select! { reactor;
             recv(events) -> event => {
                 let Ok(event) = event else { break Err("every node has stopped") };
                 print(start, &event)?;
-                // (What the killed one has still reported is no new leader.)
-                if matches!(event.what, What::Leads { .. }) && killed != Some(event.node) {
+                // A late report of the killed leader is no new leader.
+                if matches!(event.kind, EventKind::Leads { .. }) && killed != Some(event.node) {
                     leaders.push((event.node, event.term));
-                    scene.reset(SCENE);
+                    reign.reset(REIGN);
                 }
             },
-            recv(scene) -> _ => match leaders.last() {
+            recv(reign) -> _ => match leaders.last() {
                 Some(&(leader, _)) if to_kill => {
                     (to_kill, killed) = (false, Some(leader));
                     note(start, &format!("node {leader}  is killed"))?;
@@ -171,8 +167,8 @@ fn main() -> io::Result<ExitCode> {
             recv(limit) -> _ => break Err("no leader in time"),
         }
     };
-    cancel_all.cancel(); // one call stops them all
-    // The reports end with the nodes.
+    cancel_all.cancel(); // one call stops all nodes
+    // The channel of reports ends when all nodes have ended.
     while let Ok(event) = select! { reactor; recv(events) -> event => event } {
         print(start, &event)?;
     }
@@ -193,25 +189,25 @@ fn main() -> io::Result<ExitCode> {
     }
 }
 
-/// Runs one node among others. The ids are the places of the addresses when they are sorted.
+/// Runs one node of a cluster. A node's id is the index of its address in the sorted list.
 fn listen(address: SocketAddr, peers: Vec<SocketAddr>, seed: u64) -> io::Result<ExitCode> {
     let start = Time::now();
     let mut all = peers;
     all.push(address);
     all.sort_unstable();
     all.dedup();
-    let id = all.iter().position(|other| *other == address).expect("it is one of them");
-    // A closed standard output ends the program.
+    let id = all.iter().position(|other| *other == address).expect("the list has this address");
+    // The program ends when its standard output is closed.
     let report = move |event| print(start, &event).expect("standard output");
     tcp::run((id, &all), (seed, Timing::default()), report)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs whole clusters in virtual time until one breaks a rule.
+/// Runs clusters in virtual time until a history breaks a rule.
 fn search(seeds: u64, has_bug: bool, trace: Option<PathBuf>) -> io::Result<ExitCode> {
-    let shown = io::stderr().is_terminal();
+    let is_shown = io::stderr().is_terminal();
     let show = |done| {
-        if shown && done % 100 == 0 {
+        if is_shown && done % 100 == 0 {
             eprint!("\r{done} of {seeds} seeds");
         }
     };
@@ -219,12 +215,12 @@ fn search(seeds: u64, has_bug: bool, trace: Option<PathBuf>) -> io::Result<ExitC
         let seed = world.seed();
         cluster::history(world, seed, has_bug).map(drop)
     });
-    if shown {
-        eprintln!(); // behind the last count
+    if is_shown {
+        eprintln!(); // ends the line of the last count
     }
     match found {
         Ok(tried) => {
-            println!("no rule is broken in {tried} histories");
+            println!("{tried} histories break no rule");
             Ok(ExitCode::SUCCESS)
         }
         Err(found) => {
@@ -242,12 +238,12 @@ fn print(start: Time, event: &Event) -> io::Result<()> {
     line(event.at - start, &event.to_string())
 }
 
-fn note(start: Time, what: &str) -> io::Result<()> {
-    line(Time::now() - start, what)
+fn note(start: Time, text: &str) -> io::Result<()> {
+    line(Time::now() - start, text)
 }
 
-fn line(since: Duration, what: &str) -> io::Result<()> {
+fn line(since: Duration, text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{:>6} ms  {what}", since.as_millis())?;
+    writeln!(out, "{:>6} ms  {text}", since.as_millis())?;
     out.flush()
 }

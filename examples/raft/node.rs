@@ -1,8 +1,8 @@
-//! A node of Raft, as far as leader election goes: terms, votes and heartbeats, in one `select!`.
+//! The leader election of a Raft node: terms, votes and heartbeats, in one `select!`.
 //!
-//! After Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", sections 5.1
-//! and 5.2. There is no log, so every candidate is up to date. The node knows neither threads nor
-//! sockets nor what clock it is on: it gets a reactor, an inbox and its peers.
+//! The source is Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
+//! sections 5.1 and 5.2. There is no log, so every candidate is up to date. A node gets a reactor,
+//! an inbox and its peers. Its code works with any threads, sockets and clocks.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,7 +17,7 @@ use pollmux::{Context, Reactor, Ticker, Time, Timer, select, sim::Link};
 pub type Id = usize;
 pub type Term = u64;
 
-/// The messages between nodes. Every message has its sender's term.
+/// A message between nodes. Every message has its sender's term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     pub from: Id,
@@ -27,24 +27,24 @@ pub struct Message {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Vote for me.
+    /// The sender is a candidate, and requests a vote.
     RequestVote,
-    /// True: you have my vote.
+    /// The answer to a request for a vote. True grants the vote.
     Vote(bool),
-    /// I lead.
+    /// The sender is the leader.
     Heartbeat,
-    /// I have heard it: by the term a leader learns that it leads no more.
-    Heard,
+    /// The answer to a heartbeat. Its term may tell an old leader that a later term has begun.
+    Ack,
 }
 
-/// The way to another node. Sending never waits, and may come to nothing.
+/// A connection to another node. `send` never blocks, and may lose the message.
 pub trait Peer: Send {
     fn send(&self, message: Message);
 }
 
 impl Peer for Sender<Message> {
     fn send(&self, message: Message) {
-        let _ = self.try_send(message); // one that is down hears nothing
+        let _ = self.try_send(message); // a message to a stopped node is lost
     }
 }
 
@@ -54,23 +54,23 @@ impl Peer for Link<Message> {
     }
 }
 
-/// The state that a node must not forget when it crashes. It is written before any node hears of
-/// it.
+/// The state that a node must keep when it crashes. A node writes its ballot before it sends the
+/// message that depends on the ballot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ballot {
     pub term: Term,
     pub voted_for: Option<Id>,
 }
 
-/// Where the ballot is kept: what a file would be.
+/// The storage of the ballot, in the place of a file.
 pub type Disk = Arc<Mutex<Ballot>>;
 
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// A follower that hears nothing for such a time stands for election. Random, so that mostly
-    /// one is first.
+    /// The range of the random time after which a follower without heartbeats starts an election.
+    /// Random times make it likely that one node is first.
     pub election: RangeInclusive<Duration>,
-    /// The interval at which a leader says that it leads.
+    /// The interval at which a leader sends heartbeats.
     pub heartbeat: Duration,
 }
 
@@ -81,19 +81,19 @@ impl Default for Timing {
     }
 }
 
-/// The reports of a node.
+/// A report of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub at: Time,
     pub node: Id,
     pub term: Term,
-    pub what: What,
+    pub kind: EventKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum EventKind {
     Starts,
-    Stands,
+    StartsElection,
     VotesFor(Id),
     Leads { votes: Vec<Id> },
     Follows(Id),
@@ -104,19 +104,21 @@ pub enum What {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {}  term {}  ", self.node, self.term)?;
-        match &self.what {
-            What::Starts => f.write_str("starts"),
-            What::Stands => f.write_str("has heard no leader and stands for election"),
-            What::VotesFor(candidate) => write!(f, "votes for node {candidate}"),
-            What::Leads { votes } => write!(f, "LEADS, by the votes of {votes:?}"),
-            What::Follows(leader) => write!(f, "follows node {leader}"),
-            What::StepsDown => f.write_str("steps down: there is a later term"),
-            What::Stops => f.write_str("stops"),
+        match &self.kind {
+            EventKind::Starts => f.write_str("starts"),
+            EventKind::StartsElection => {
+                f.write_str("received no heartbeat and starts an election")
+            }
+            EventKind::VotesFor(candidate) => write!(f, "votes for node {candidate}"),
+            EventKind::Leads { votes } => write!(f, "LEADS, by the votes of {votes:?}"),
+            EventKind::Follows(leader) => write!(f, "follows node {leader}"),
+            EventKind::StepsDown => f.write_str("steps down: there is a later term"),
+            EventKind::Stops => f.write_str("stops"),
         }
     }
 }
 
-/// All that a node is given.
+/// The parameters of a node.
 pub struct Setup<R> {
     pub id: Id,
     /// Every other node, by its id.
@@ -131,7 +133,7 @@ pub struct Setup<R> {
 }
 
 enum Role {
-    /// Of this leader, if it has been heard of.
+    /// A follower of this leader, if the node knows the leader.
     Follower(Option<Id>),
     Candidate(BTreeSet<Id>),
     Leader,
@@ -143,9 +145,9 @@ struct Node<'r, R> {
     peers: Vec<(Id, Box<dyn Peer>)>,
     disk: Disk,
     role: Role,
-    /// Armed unless it leads.
+    /// Armed unless the node leads.
     election: Timer,
-    /// Ticks while it leads.
+    /// Ticks while the node leads.
     heartbeat: Ticker,
     timing: Timing,
     random: u64,
@@ -164,20 +166,20 @@ pub fn run<R: FnMut(Event)>(reactor: &Reactor, setup: Setup<R>) -> io::Result<()
     let role = Role::Follower(None);
     let mut node =
         Node { reactor, id, peers, disk, role, election, heartbeat, timing, random, report };
-    node.tell(What::Starts);
-    node.await_leader();
+    node.emit(EventKind::Starts);
+    node.reset_election_timer();
     loop {
         select! { reactor;
             recv(inbox) -> message => match message {
                 Ok(message) => node.receive(message),
-                Err(_) => inbox = None, // nobody is left to hear from
+                Err(_) => inbox = None, // no other node can send any more
             },
-            recv(node.election) -> _ => node.stand(),
+            recv(node.election) -> _ => node.start_election(),
             recv(node.heartbeat) -> _ => node.broadcast(Body::Heartbeat),
             recv(done) -> _ => break,
         }
     }
-    node.tell(What::Stops);
+    node.emit(EventKind::Stops);
     Ok(())
 }
 
@@ -186,12 +188,12 @@ impl<R: FnMut(Event)> Node<'_, R> {
         *self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, ballot: Ballot) {
+    fn write_ballot(&self, ballot: Ballot) {
         *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = ballot;
     }
 
-    fn tell(&mut self, what: What) {
-        let event = Event { at: self.reactor.now(), node: self.id, term: self.ballot().term, what };
+    fn emit(&mut self, kind: EventKind) {
+        let event = Event { at: self.reactor.now(), node: self.id, term: self.ballot().term, kind };
         (self.report)(event);
     }
 
@@ -210,8 +212,8 @@ impl<R: FnMut(Event)> Node<'_, R> {
         votes * 2 > self.peers.len() + 1
     }
 
-    /// Puts the election off by a random time.
-    fn await_leader(&mut self) {
+    /// Arms the election timer with a random time.
+    fn reset_election_timer(&mut self) {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -220,17 +222,17 @@ impl<R: FnMut(Event)> Node<'_, R> {
         self.election.reset(least + Duration::from_nanos(self.random % (nanos + 1)));
     }
 
-    /// Nobody has led for an election's time.
-    fn stand(&mut self) {
-        self.write(Ballot { term: self.ballot().term + 1, voted_for: Some(self.id) });
+    /// Starts an election with this node as the candidate.
+    fn start_election(&mut self) {
+        self.write_ballot(Ballot { term: self.ballot().term + 1, voted_for: Some(self.id) });
         self.role = Role::Candidate(BTreeSet::new());
-        self.tell(What::Stands);
-        self.await_leader();
+        self.emit(EventKind::StartsElection);
+        self.reset_election_timer();
         self.broadcast(Body::RequestVote);
-        self.count(self.id);
+        self.count_vote(self.id);
     }
 
-    fn count(&mut self, voter: Id) {
+    fn count_vote(&mut self, voter: Id) {
         let Role::Candidate(votes) = &mut self.role else { return };
         votes.insert(voter);
         let votes: Vec<Id> = votes.iter().copied().collect();
@@ -238,40 +240,40 @@ impl<R: FnMut(Event)> Node<'_, R> {
             self.role = Role::Leader;
             self.election.stop();
             self.heartbeat.restart();
-            self.tell(What::Leads { votes });
+            self.emit(EventKind::Leads { votes });
             self.broadcast(Body::Heartbeat);
         }
     }
 
     fn receive(&mut self, Message { from, term, body }: Message) {
         if term > self.ballot().term {
-            self.enter(term);
+            self.enter_term(term);
         }
         let current = term == self.ballot().term;
         match body {
             Body::RequestVote => self.vote(from, current),
             Body::Vote(granted) => {
                 if current && granted {
-                    self.count(from);
+                    self.count_vote(from);
                 }
             }
             Body::Heartbeat => {
                 if current {
                     self.follow(from);
                 }
-                self.send(from, Body::Heard);
+                self.send(from, Body::Ack);
             }
-            Body::Heard => {} // the term was the news
+            Body::Ack => {} // only the term matters
         }
     }
 
-    /// A later term has begun: whatever this node was, in that term it follows, and has not voted.
-    fn enter(&mut self, term: Term) {
-        self.write(Ballot { term, voted_for: None });
+    /// Enters a later term as a follower that has not voted.
+    fn enter_term(&mut self, term: Term) {
+        self.write_ballot(Ballot { term, voted_for: None });
         if let Role::Leader = self.role {
             self.heartbeat.stop();
-            self.tell(What::StepsDown);
-            self.await_leader();
+            self.emit(EventKind::StepsDown);
+            self.reset_election_timer();
         }
         self.role = Role::Follower(None);
     }
@@ -280,11 +282,11 @@ impl<R: FnMut(Event)> Node<'_, R> {
         let ballot = self.ballot();
         let granted = current && ballot.voted_for.is_none_or(|voted_for| voted_for == candidate);
         if granted {
-            self.write(Ballot { voted_for: Some(candidate), ..ballot });
+            self.write_ballot(Ballot { voted_for: Some(candidate), ..ballot });
             if ballot.voted_for.is_none() {
-                self.tell(What::VotesFor(candidate));
+                self.emit(EventKind::VotesFor(candidate));
             }
-            self.await_leader();
+            self.reset_election_timer();
         }
         self.send(candidate, Body::Vote(granted));
     }
@@ -293,8 +295,8 @@ impl<R: FnMut(Event)> Node<'_, R> {
         let known = matches!(self.role, Role::Follower(Some(known)) if known == leader);
         if !known {
             self.role = Role::Follower(Some(leader));
-            self.tell(What::Follows(leader));
+            self.emit(EventKind::Follows(leader));
         }
-        self.await_leader();
+        self.reset_election_timer();
     }
 }

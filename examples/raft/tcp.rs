@@ -1,10 +1,10 @@
-//! The way from node to node when each is a process of its own: TCP, and a loop beside the node's.
+//! Connects nodes in different processes by TCP, in a loop beside the node's loop.
 //!
-//! Every process dials all the others, and sends on the connections that it dialled. It hears on
-//! those that it accepted. A message is a frame: its length, and then the message. What cannot be
-//! sent at once waits in a buffer with a bound; beyond that it is lost, which Raft allows. A
-//! connection that fails is dialled again, after a time that doubles. The ballot is in memory: a
-//! process that was killed must not come back at its address.
+//! Every process connects to all other processes. A process sends on the connections that it
+//! opened, and receives on the connections that it accepted. A frame is a length and a message.
+//! Unsent bytes wait in a bounded buffer. A full buffer loses messages, which Raft allows. After a
+//! failure a process connects again, after a time that doubles. The ballot is in memory, so a
+//! killed process must not start again at its address.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,23 +18,25 @@ use socket2::{Domain, Socket, Type};
 
 use crate::node::{self, Body, Disk, Event, Id, Message, Setup, Timing};
 
-/// The length of a message, and of its frame: length, sender, term, body.
+/// The length of a message, as the first bytes of a frame.
 const LENGTH: [u8; 4] = 17_u32.to_be_bytes();
+/// The bytes of a frame: length, sender, term and body.
 const FRAME: usize = 4 + 8 + 8 + 1;
 const BODIES: [Body; 5] =
-    [Body::RequestVote, Body::Vote(false), Body::Vote(true), Body::Heartbeat, Body::Heard];
-/// Messages in a queue, and bytes that wait for a slow peer.
+    [Body::RequestVote, Body::Vote(false), Body::Vote(true), Body::Heartbeat, Body::Ack];
+/// The most messages in a queue.
 const QUEUE: usize = 64;
+/// The number of unsent bytes at which further messages to a slow peer are lost.
 const UNSENT: usize = 4_096;
 /// The first and the longest time between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 fn encode(Message { from, term, body }: Message) -> Vec<u8> {
-    let body = BODIES.iter().position(|other| *other == body).expect("all are there") as u8;
+    let body = BODIES.iter().position(|other| *other == body).expect("BODIES is complete") as u8;
     [&LENGTH[..], &(from as u64).to_be_bytes(), &term.to_be_bytes(), &[body]].concat()
 }
 
-/// Takes the next message off the front. `None` if that is not whole.
+/// Removes the first message from `bytes`. Returns `None` if the message is incomplete.
 fn decode(bytes: &mut Vec<u8>) -> io::Result<Option<Message>> {
     let Some(frame) = bytes.first_chunk::<FRAME>() else { return Ok(None) };
     let number = |at| u64::from_be_bytes(*frame[at..].first_chunk().expect("eight bytes"));
@@ -44,20 +46,20 @@ fn decode(bytes: &mut Vec<u8>) -> io::Result<Option<Message>> {
     Ok(Some(Message { from, term, body }))
 }
 
-/// The way to a peer. Its sources have keys in this order: queue, stream, timer.
+/// The connection to a peer. The keys of its sources follow each other: queue, stream, timer.
 struct Peer {
     address: SocketAddr,
     queue: Inbox<Message>,
     stream: Option<Fd<TcpStream>>,
     connected: bool,
     unsent: Vec<u8>,
-    dial: Timer,
+    reconnect: Timer,
     backoff: Duration,
 }
 
 impl Peer {
-    fn dial(&mut self, reactor: &Reactor, key: u64) -> io::Result<()> {
-        self.dial.try_take();
+    fn connect(&mut self, reactor: &Reactor, key: u64) -> io::Result<()> {
+        self.reconnect.try_take();
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -69,20 +71,20 @@ impl Peer {
         Ok(())
     }
 
-    /// Forgets the connection, and dials again later.
-    fn hang_up(&mut self) {
+    /// Closes the connection, and arms the timer that connects again.
+    fn disconnect(&mut self) {
         (self.stream, self.connected) = (None, false);
         self.unsent.clear();
-        self.dial.reset(self.backoff);
+        self.reconnect.reset(self.backoff);
         self.backoff = (2 * self.backoff).min(BACKOFF.1);
     }
 
-    /// The stream is connected, writable, or at its end.
-    fn go_on(&mut self) -> io::Result<()> {
+    /// Handles an event of the stream: finishes the connect, writes unsent bytes, finds the end.
+    fn handle_stream(&mut self) -> io::Result<()> {
         let ready = |stream: &&mut Fd<_>| self.connected || stream.readiness().is_writable();
         let Some(stream) = self.stream.as_mut().filter(ready) else { return Ok(()) };
         if !self.connected {
-            // The kernel may have connected the socket with itself, for want of a listener.
+            // Without a listener at the address, the kernel may connect the socket with itself.
             let is_own = stream.get_ref().peer_addr()? == stream.get_ref().local_addr()?;
             if is_own || stream.get_ref().take_error()?.is_some() {
                 return Err(ErrorKind::ConnectionRefused.into());
@@ -90,18 +92,18 @@ impl Peer {
             (self.connected, self.backoff) = (true, BACKOFF.0);
         }
         while !self.unsent.is_empty() {
-            let Some(sent) = unless_it_blocks(stream.write(&self.unsent))? else { break };
+            let Some(sent) = none_if_blocked(stream.write(&self.unsent))? else { break };
             self.unsent.drain(..sent);
         }
-        if unless_it_blocks(stream.read(&mut [0]))?.is_some() {
-            return Err(ErrorKind::ConnectionReset.into()); // the end: a peer says nothing here
+        if none_if_blocked(stream.read(&mut [0]))?.is_some() {
+            return Err(ErrorKind::ConnectionReset.into()); // a peer sends no bytes, only the end
         }
         let room = self.unsent.is_empty();
         stream.set_interest(if room { Interest::READABLE } else { Interest::BOTH })
     }
 
-    /// Takes the messages that the node has to send. Returns false when the node has ended.
-    fn take(&mut self) -> bool {
+    /// Encodes the messages that the node sends. Returns false when the node has ended.
+    fn take_messages(&mut self) -> bool {
         for message in self.queue.drain(QUEUE) {
             if self.connected && self.unsent.len() < UNSENT {
                 self.unsent.extend(encode(message));
@@ -111,32 +113,35 @@ impl Peer {
     }
 }
 
-/// A connection that was accepted, and the part of a message that has come.
-type Heard = (Fd<TcpStream>, Vec<u8>);
+/// An accepted connection, and the bytes of an incomplete message.
+type Incoming = (Fd<TcpStream>, Vec<u8>);
 
-/// Takes some of what has come. If there is more the next wait says so.
-fn hear((stream, bytes): &mut Heard, node: &Sender<Message>) -> io::Result<()> {
+/// Reads once, and sends the messages to the node. If bytes remain, the next wait reports the
+/// stream again.
+fn receive((stream, bytes): &mut Incoming, node: &Sender<Message>) -> io::Result<()> {
     let mut buffer = [0; 1_024];
-    let Some(read) = unless_it_blocks(stream.read(&mut buffer))? else { return Ok(()) };
+    let Some(read) = none_if_blocked(stream.read(&mut buffer))? else { return Ok(()) };
     let read = NonZero::new(read).ok_or(ErrorKind::UnexpectedEof)?;
     bytes.extend_from_slice(&buffer[..read.get()]);
     while let Some(message) = decode(bytes)? {
-        let _ = node.try_send(message); // a node that is slow loses some
+        let _ = node.try_send(message); // a slow node loses messages
     }
     Ok(())
 }
 
-fn unless_it_blocks<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+/// Returns `None` if the operation would block.
+fn none_if_blocked<T>(done: io::Result<T>) -> io::Result<Option<T>> {
     let blocks = done.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     if blocks { Ok(None) } else { done.map(Some) }
 }
 
-/// Keys. A peer has three. Behind them come those of the connections that are heard.
+// The keys of the sources. Each peer has three keys from `PEERS` on. Then follow the keys of the
+// accepted connections.
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const PEERS: u64 = 2;
 
-/// Runs the node with this id until a signal comes. `all` are the addresses, its own among them.
+/// Runs the node `id` until a signal comes. `all` has the addresses of all nodes.
 pub fn run(
     (id, all): (Id, &[SocketAddr]),
     (seed, timing): (u64, Timing),
@@ -147,22 +152,23 @@ pub fn run(
     let listener = listener.with_key(LISTENER);
     let _signals = reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?.with_key(SIGNALS);
     let (to_node, inbox) = channel::bounded(QUEUE);
-    let (mut ways, mut peers): (Vec<(Id, Box<dyn node::Peer>)>, _) = (Vec::new(), Vec::new());
-    let mut heard_keys = PEERS;
+    let (mut senders, mut peers): (Vec<(Id, Box<dyn node::Peer>)>, _) = (Vec::new(), Vec::new());
+    let mut next_key = PEERS;
     for (other, &address) in all.iter().enumerate().filter(|(other, _)| *other != id) {
-        let (way, queue) = channel::bounded::<Message>(QUEUE);
-        ways.push((other, Box::new(way)));
-        let queue = reactor.register_with(heard_keys, queue)?;
-        let dial = reactor.after(Duration::ZERO).with_key(heard_keys + 2);
+        let (sender, queue) = channel::bounded::<Message>(QUEUE);
+        senders.push((other, Box::new(sender)));
+        let queue = reactor.register_with(next_key, queue)?;
+        let reconnect = reactor.after(Duration::ZERO).with_key(next_key + 2);
         let (stream, connected, unsent, backoff) = (None, false, Vec::new(), BACKOFF.0);
-        peers.push(Peer { address, queue, stream, connected, unsent, dial, backoff });
-        heard_keys += 3;
+        peers.push(Peer { address, queue, stream, connected, unsent, reconnect, backoff });
+        next_key += 3;
     }
-    // A peer needs one. One that has gone and dials again may need two for some time.
-    let mut heard: Vec<Option<Heard>> = (0..4 * all.len()).map(|_| None).collect();
+    let incoming_keys = next_key;
+    // A peer needs one connection. A peer that connects again may need two for some time.
+    let mut incoming: Vec<Option<Incoming>> = (0..4 * all.len()).map(|_| None).collect();
     let (context, stop) = Context::background().with_cancel();
     let setup =
-        Setup { id, peers: ways, inbox, disk: Disk::default(), timing, seed, context, report };
+        Setup { id, peers: senders, inbox, disk: Disk::default(), timing, seed, context, report };
     let node = thread::spawn(move || node::run(&Reactor::new()?, setup));
     let mut events = Events::with_capacity(64);
     let mut running = true;
@@ -172,24 +178,25 @@ pub fn run(
             match event.key() {
                 SIGNALS => running = false,
                 LISTENER => {
-                    let accepted = unless_it_blocks(listener.try_io(TcpListener::accept))?;
-                    // Where there are too many, this one is closed: its peer dials again.
-                    let free = heard.iter().position(Option::is_none);
+                    let accepted = none_if_blocked(listener.try_io(TcpListener::accept))?;
+                    // If no place is free, this drops the connection, and the peer connects again.
+                    let free = incoming.iter().position(Option::is_none);
                     if let (Some((stream, _)), Some(at)) = (accepted, free) {
                         let stream = reactor.fd_nonblocking(stream, Interest::READABLE)?;
-                        heard[at] = Some((stream.with_key(heard_keys + at as u64), Vec::new()));
+                        let stream = stream.with_key(incoming_keys + at as u64);
+                        incoming[at] = Some((stream, Vec::new()));
                     }
                 }
-                key if key < heard_keys => {
+                key if key < incoming_keys => {
                     let peer = &mut peers[((key - PEERS) / 3) as usize];
-                    let dials = (key - PEERS) % 3 == 2;
-                    running &= peer.take();
-                    let begun = if dials { peer.dial(&reactor, key - 1) } else { Ok(()) };
-                    begun.and_then(|()| peer.go_on()).unwrap_or_else(|_| peer.hang_up());
+                    let is_timer = (key - PEERS) % 3 == 2;
+                    running &= peer.take_messages();
+                    let begun = if is_timer { peer.connect(&reactor, key - 1) } else { Ok(()) };
+                    begun.and_then(|()| peer.handle_stream()).unwrap_or_else(|_| peer.disconnect());
                 }
                 key => {
-                    let heard = &mut heard[(key - heard_keys) as usize];
-                    drop(heard.take_if(|heard| hear(heard, &to_node).is_err()));
+                    let place = &mut incoming[(key - incoming_keys) as usize];
+                    drop(place.take_if(|incoming| receive(incoming, &to_node).is_err()));
                 }
             }
         }

@@ -1,12 +1,12 @@
-//! Everything mixed for as long as you like, with its invariants checked.
+//! Runs all kinds of sources in one loop for a given time, and checks their invariants.
 //!
-//! `cargo run --release --example soak -- --seconds 60` runs one loop on real time: channels of
-//! every flavour, timers, tickers, callbacks, posts and requests of other threads, contexts,
-//! sockets, signals, child processes, channels that come and go, and a second reactor. It prints a
-//! line a second and a verdict, and fails when an invariant was violated. `parts/` has a file for
-//! each kind, which says what must hold.
+//! `cargo run --release --example soak -- --seconds 60` uses real time. The loop has channels of
+//! every flavour, timers, tickers, callbacks, contexts, sockets, signals and child processes. Other
+//! threads post closures and send requests. Short-lived channels and a second reactor take part,
+//! too. The program prints a line each second and a verdict, and fails if an invariant was
+//! violated. `parts/` has a file for each kind, which states the invariants.
 //!
-//! No check depends on how fast the machine is: lateness is only told.
+//! No check depends on the speed of the machine: the program only prints lateness.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -41,12 +41,12 @@ impl Args {
         let seconds =
             Arg::new("seconds").long("seconds").value_parser(value_parser!(u64).range(1..));
         let seed = Arg::new("seed").long("seed").value_parser(value_parser!(u64));
-        let about = "Everything mixed for some time, with its invariants checked";
+        let about = "Runs all kinds of sources in one loop, and checks their invariants";
         let mut found = clap::Command::new("soak")
             .about(about)
             .args([
-                seconds.default_value("60").help("How long to begin new things"),
-                seed.default_value("1").help("What every random choice comes from"),
+                seconds.default_value("60").help("The time in which the parts start new work"),
+                seed.default_value("1").help("The seed of all random choices"),
             ])
             .get_matches();
         Args {
@@ -56,9 +56,9 @@ impl Args {
     }
 }
 
-/// The intervals at which the parts begin something.
-const STIR: Duration = Duration::from_millis(5);
-/// The part of the keys that are the loop's own.
+/// The interval at which the parts start new work.
+const INTERVAL: Duration = Duration::from_millis(5);
+/// The keys of the loop's own sources.
 const OWN: Keys = Keys(usize::MAX >> 32);
 
 fn main() -> io::Result<ExitCode> {
@@ -66,7 +66,7 @@ fn main() -> io::Result<ExitCode> {
     let run = Run::new(seed);
     println!("soak: {seconds} s, seed {seed}");
     io::stdout().flush()?;
-    // Threads and children make the standard library allocate what it keeps.
+    // The first thread makes the standard library allocate memory that remains allocated.
     thread::spawn(|| {}).join().expect("an empty thread");
     let meter = Meter::new();
     let late = Rc::new(Lateness::default());
@@ -94,7 +94,7 @@ fn main() -> io::Result<ExitCode> {
     })
 }
 
-/// Runs the loop. Returns what the parts have counted, and the most that the process held.
+/// Runs the loop. Returns the counts of the parts, and the most resources that the process held.
 fn soak(
     run: &Run,
     length: Duration,
@@ -102,10 +102,10 @@ fn soak(
     late: &Rc<Lateness>,
 ) -> io::Result<(Vec<String>, Held)> {
     let reactor = Reactor::new()?;
-    let turns = watch(run);
+    let turns = start_watchdog(run);
     let mut parts = parts::all(&reactor, run, late)?;
-    let (stir, second) = (OWN.key(0), OWN.key(1));
-    let stir = reactor.every(STIR)?.with_key(stir);
+    let (interval, second) = (OWN.key(0), OWN.key(1));
+    let interval = reactor.every(INTERVAL)?.with_key(interval);
     let second = reactor.every(Duration::from_secs(1))?.with_key(second);
     let warm = (length / 4).clamp(Duration::from_secs(1), Duration::from_secs(10));
     let mut events = Events::with_capacity(64);
@@ -116,15 +116,15 @@ fn soak(
         for event in &events {
             let (part, index) = Keys::split(event.key());
             match parts.get_mut(part) {
-                Some(part) => part.serve(&reactor, index)?,
+                Some(part) => part.handle(&reactor, index)?,
                 None if index == 0 => {
-                    stir.try_take();
-                    parts.iter_mut().try_for_each(|part| part.stir(&reactor))?;
+                    interval.try_take();
+                    parts.iter_mut().try_for_each(|part| part.start_work(&reactor))?;
                 }
                 None => {
                     second.try_take();
-                    parts.iter_mut().try_for_each(|part| part.look(&reactor))?;
-                    tell(run, &parts, meter.read(run, run.elapsed() > warm), late)?;
+                    parts.iter_mut().try_for_each(|part| part.check(&reactor))?;
+                    print_progress(run, &parts, meter.read(run, run.elapsed() > warm), late)?;
                 }
             }
         }
@@ -135,7 +135,7 @@ fn soak(
             }
             Some(ended) => {
                 let missing: Vec<_> = parts.iter().filter_map(|part| part.missing()).collect();
-                // A lost message does not come any more.
+                // After a violation a message may be lost, so the limit is shorter.
                 let limit = if run.violations() == 0 { 2 * LIMIT } else { LIMIT / 6 };
                 let is_too_late = ended.elapsed() > limit;
                 run.check(!is_too_late, || format!("missing at the end: {}", missing.join("; ")));
@@ -146,17 +146,17 @@ fn soak(
             None => {}
         }
     }
-    parts.iter_mut().try_for_each(|part| part.look(&reactor))?;
+    parts.iter_mut().try_for_each(|part| part.check(&reactor))?;
     let spinning = reactor.stats().spinning;
     run.check(spinning == 0, || format!("{spinning} sources were found spinning"));
     let counts = parts.iter().map(|part| format!("{} {}", part.count(), part.name())).collect();
     println!("loop: {}", reactor.stats());
-    drop((stir, second, events));
+    drop((interval, second, events));
     if run.violations() == 0 {
         drop(parts);
     } else {
-        // A thread may wait for what is lost.
-        println!("the threads are not waited for");
+        // A thread may wait for a lost message, so joining the threads could block for ever.
+        println!("the program does not wait for its threads");
         std::mem::forget(parts);
         return Ok((counts, meter.most()));
     }
@@ -166,8 +166,13 @@ fn soak(
     Ok((counts, meter.finish(run)))
 }
 
-/// One line of progress.
-fn tell(run: &Run, parts: &[Box<dyn Part>], held: Held, late: &Lateness) -> io::Result<()> {
+/// Prints one line of progress.
+fn print_progress(
+    run: &Run,
+    parts: &[Box<dyn Part>],
+    held: Held,
+    late: &Lateness,
+) -> io::Result<()> {
     let counts = parts.iter().map(|part| format!("{} {}", part.name(), short(part.count())));
     let counts: Vec<_> = counts.collect();
     let mut out = io::stdout().lock();
@@ -181,7 +186,7 @@ fn tell(run: &Run, parts: &[Box<dyn Part>], held: Held, late: &Lateness) -> io::
     out.flush()
 }
 
-/// A number in four places.
+/// Formats a number in at most five characters.
 fn short(number: u64) -> String {
     match number {
         0..10_000 => number.to_string(),
@@ -190,8 +195,9 @@ fn short(number: u64) -> String {
     }
 }
 
-/// Ends the process when the loop stands still. Returns the count of turns to be told of.
-fn watch(run: &Run) -> Arc<AtomicU64> {
+/// Starts a thread that ends the process if no turn ends for a long time. Returns the counter of
+/// turns, which the loop must increment.
+fn start_watchdog(run: &Run) -> Arc<AtomicU64> {
     let turns: Arc<AtomicU64> = Arc::default();
     let (weak, run) = (Arc::downgrade(&turns), run.clone());
     thread::spawn(move || {
@@ -202,7 +208,7 @@ fn watch(run: &Run) -> Arc<AtomicU64> {
                 (last, since) = (now, Instant::now());
             } else if since.elapsed() > 2 * LIMIT {
                 run.violated(format!("no turn has ended for {:?}", 2 * LIMIT));
-                println!("soak: FAILED: the loop stands still");
+                println!("soak: FAILED: the loop is blocked");
                 process::exit(1);
             }
             drop(turns);

@@ -1,4 +1,4 @@
-//! The memory and the files of the process, and the lateness of its deadlines.
+//! Measures the memory and the fds of the process, and the lateness of its deadlines.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,22 +9,22 @@ use crate::common;
 use crate::run::Run;
 
 const MIB: usize = 1 << 20;
-/// The most that a reading may have more than the greatest of the warm-up. Queues fill up while a
-/// thread stands still.
+// The most growth of a reading over the greatest reading of the warm-up. Queues fill up while a
+// thread pauses.
 const MORE_BYTES: usize = 8 * MIB;
 const MORE_RSS: usize = 48 * MIB;
 const MORE_FDS: usize = 64;
-/// The most that may be left of the heap when all is dropped: buffers of the standard library.
+/// The most heap bytes that may remain after all drops, for buffers of the standard library.
 const LEFT_BYTES: usize = 128 * 1024;
 
-/// The memory and the files of the process at one moment.
+/// The memory and the fds of the process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Held {
-    /// Allocated, bytes.
+    /// The allocated bytes.
     pub bytes: usize,
-    /// Resident, bytes; zero where the system has no file that says so.
+    /// The resident bytes, or zero if the system has no file with this number.
     pub rss: usize,
-    /// Open; zero where the system has no folder of them.
+    /// The number of open fds, or zero if the system has no folder of fds.
     pub fds: usize,
 }
 
@@ -66,7 +66,7 @@ fn fds() -> Option<usize> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count())
 }
 
-/// Compares what the process holds with what it held before.
+/// Compares the resources of the process with its resources before.
 pub struct Meter {
     start: Held,
     /// The greatest values of the warm-up.
@@ -83,7 +83,7 @@ impl Meter {
     pub fn read(&mut self, run: &Run, is_warm: bool) -> Held {
         let now = Held::now();
         self.most = self.most.max(now);
-        // On a slow machine the first reading comes late: it belongs to the warm-up all the same.
+        // On a slow machine the first reading comes late, and still belongs to the warm-up.
         if !is_warm || self.warm.bytes == 0 {
             self.warm = self.warm.max(now);
             return now;
@@ -91,16 +91,16 @@ impl Meter {
         let is_flat = now.bytes <= self.warm.bytes + MORE_BYTES
             && now.rss <= self.warm.rss + MORE_RSS
             && now.fds <= self.warm.fds + MORE_FDS;
-        run.check(is_flat, || format!("not flat: {now}, and {} after the warm-up", self.warm));
+        run.check(is_flat, || format!("the process grows: {now}, {} in the warm-up", self.warm));
         now
     }
 
-    /// The greatest values so far.
+    /// Returns the greatest values so far.
     pub fn most(&self) -> Held {
         self.most
     }
 
-    /// Checks that nothing is left. Returns the greatest values of the run.
+    /// Checks that no resource is left. Returns the greatest values of the run.
     pub fn finish(self, run: &Run) -> Held {
         let (now, start) = (Held::now(), self.start);
         run.check(now.fds <= start.fds, || format!("{} fds are left open", now.fds - start.fds));
@@ -108,13 +108,13 @@ impl Meter {
             format!("{} bytes of heap are left", now.bytes - start.bytes)
         });
         run.check(run.live_tokens() == 0, || {
-            format!("{} values are not dropped, or more than once", run.live_tokens())
+            format!("{} values were never dropped, or dropped twice", run.live_tokens())
         });
         self.most
     }
 }
 
-/// The lateness of deadlines, in ns: counts in eighths of powers of two.
+/// The lateness of deadlines: a histogram in ns with eight buckets for each power of two.
 #[derive(Default)]
 pub struct Lateness {
     counts: RefCell<Vec<u64>>,
@@ -132,7 +132,7 @@ impl Lateness {
         counts[bucket] += 1;
     }
 
-    /// The upper bound of the bucket in which this share of all is reached.
+    /// Returns the upper bound of the bucket that contains the quantile `share`.
     pub fn quantile(&self, share: f64) -> Duration {
         let counts = self.counts.borrow();
         let mut left = (counts.iter().sum::<u64>() as f64 * share).ceil() as u64;

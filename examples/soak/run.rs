@@ -1,4 +1,4 @@
-//! The seed, the end and the violations, which all parts and threads of the soak share.
+//! The state that all parts and threads of the soak share: the seed, the end and the violations.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use pollmux::Time;
 
-/// By then an answer has come, however busy the machine is, or the answer is lost.
+/// The time after which a missing answer is lost, on any machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// The lateness that a reading of the clock may have, from which a deadline is counted.
+/// The most lateness of a clock reading from which a deadline counts.
 pub const READING: Duration = Duration::from_micros(1);
-/// Violations that are told one by one. The others are counted.
+/// The number of violations that are printed. Further violations are only counted.
 const SHOWN: usize = 20;
 
-/// One run of the soak, for every thread.
+/// One run of the soak. All threads have clones.
 #[derive(Clone)]
 pub struct Run(Arc<Inner>);
 
@@ -22,7 +22,7 @@ struct Inner {
     seed: u64,
     begin: Instant,
     over: AtomicBool,
-    /// Tokens that live now.
+    /// The number of live tokens.
     tokens: Arc<AtomicI64>,
     violations: Mutex<Vec<String>>,
     count: AtomicU64,
@@ -44,23 +44,24 @@ impl Run {
         self.0.begin.elapsed()
     }
 
-    /// Returns true once nothing new shall begin.
+    /// Returns true if the parts must not start new work.
     pub fn is_over(&self) -> bool {
         self.0.over.load(Ordering::Relaxed)
     }
 
+    /// Makes the parts start no new work.
     pub fn end(&self) {
         self.0.over.store(true, Ordering::Relaxed);
     }
 
-    /// A generator of its own for each thread and part, from the one seed.
-    pub fn random(&self, who: u64) -> Random {
-        let mut random = Random(self.0.seed ^ who.wrapping_mul(0xd134_2543_de82_ef95));
+    /// Returns the generator of random numbers for the thread or part with the number `user`.
+    pub fn random(&self, user: u64) -> Random {
+        let mut random = Random(self.0.seed ^ user.wrapping_mul(0xd134_2543_de82_ef95));
         random.next();
         random
     }
 
-    /// A value that is counted for as long as it lives.
+    /// Returns a value that is counted until its drop.
     pub fn token(&self) -> Token {
         self.0.tokens.fetch_add(1, Ordering::Relaxed);
         Token(self.0.tokens.clone())
@@ -70,19 +71,20 @@ impl Run {
         self.0.tokens.load(Ordering::Relaxed)
     }
 
-    /// Notes a violation unless `holds`.
-    pub fn check(&self, holds: bool, what: impl FnOnce() -> String) {
+    /// Reports a violation unless `holds`.
+    pub fn check(&self, holds: bool, text: impl FnOnce() -> String) {
         if !holds {
-            self.violated(what());
+            self.violated(text());
         }
     }
 
-    pub fn violated(&self, what: String) {
+    /// Reports a violation.
+    pub fn violated(&self, text: String) {
         let mut all = self.0.violations.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.0.count.fetch_add(1, Ordering::Relaxed);
         if all.len() < SHOWN {
-            eprintln!("violation after {:.1} s: {what}", self.elapsed().as_secs_f64());
-            all.push(what);
+            eprintln!("violation after {:.1} s: {text}", self.elapsed().as_secs_f64());
+            all.push(text);
         }
     }
 
@@ -90,20 +92,21 @@ impl Run {
         self.0.count.load(Ordering::Relaxed)
     }
 
-    /// Checks a deadline that is said to have passed, and returns how late the caller is.
-    pub fn check_due(&self, what: &str, deadline: Time) -> Duration {
+    /// Checks that a deadline has passed, and returns the lateness.
+    pub fn check_due(&self, name: &str, deadline: Time) -> Duration {
         let now = Time::now();
-        let early = || format!("{what} is early by {:?}", deadline.duration_since(now));
+        let early = || format!("{name} is early by {:?}", deadline.duration_since(now));
         self.check(now >= deadline, early);
         now.duration_since(deadline)
     }
 
-    /// Waits, on a thread of its own, until `is_there`; a violation after [`LIMIT`].
-    pub fn await_or_fail(&self, what: &str, is_there: impl Fn() -> bool) -> bool {
+    /// Blocks a thread until `is_there` returns true. After [`LIMIT`] reports a violation and
+    /// returns false.
+    pub fn await_or_fail(&self, name: &str, is_there: impl Fn() -> bool) -> bool {
         let begin = Instant::now();
         while !is_there() {
             if begin.elapsed() > LIMIT {
-                self.violated(format!("{what} did not come within {LIMIT:?}"));
+                self.violated(format!("{name} did not come within {LIMIT:?}"));
                 return false;
             }
             thread::sleep(Duration::from_micros(200));
@@ -112,7 +115,7 @@ impl Run {
     }
 }
 
-/// A value that must be dropped once.
+/// A value that must be dropped exactly once.
 pub struct Token(Arc<AtomicI64>);
 
 impl Drop for Token {
@@ -121,7 +124,7 @@ impl Drop for Token {
     }
 }
 
-/// SplitMix64.
+/// A generator of random numbers: SplitMix64.
 pub struct Random(u64);
 
 impl Random {
@@ -133,7 +136,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
@@ -146,7 +149,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// A duration below `limit`.
+    /// Returns a duration below `limit`.
     pub fn duration(&mut self, limit: Duration) -> Duration {
         Duration::from_nanos(self.below(limit.as_nanos() as u64))
     }

@@ -1,4 +1,4 @@
-//! The loop of the example `batcher` in virtual time, and the program.
+//! Tests of the example `batcher`: its loop in virtual time, and the program.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use crate::heartbeat::{run, text};
 use pollmux::{CallbackContext, Time};
 use support::{at, ms, simulated};
 
-/// A batch: when it went out, its items, and why.
+/// A batch: the time at which the batch went out, its items, and the reason.
 type Out = (Time, Vec<u32>, Reason);
 
-/// Runs the loop in virtual time. `script` has the times, in ms, at which items are sent. The
-/// senders are gone after its last line.
+/// Runs the loop in virtual time, and returns the batches. `script` has the times, in ms, at which
+/// items are sent. The senders are gone after the last item.
 fn batches(size: usize, age: Duration, script: &[(u64, &[u32])]) -> Vec<Out> {
     let (sim, reactor) = simulated();
     let (sender, inbox) = reactor.channel(1_000).unwrap();
@@ -44,14 +44,14 @@ fn a_full_batch_goes_out_at_once() {
 
 #[test]
 fn the_oldest_item_decides_the_age() {
-    // Items that follow do not put the batch off, and the next batch has an age of its own.
+    // Later items do not postpone the batch, and the next batch has an age of its own.
     let out = batches(9, ms(50), &[(10, &[1]), (30, &[2]), (59, &[3]), (80, &[4]), (1_000, &[])]);
     let expected = [(at(60), vec![1, 2, 3], Reason::Old), (at(130), vec![4], Reason::Old)];
     assert_eq!(out, expected);
 }
 
 #[test]
-fn a_batch_that_was_full_leaves_no_age_behind() {
+fn a_full_batch_stops_the_age_timer() {
     // The age of the first batch would end at 60 ms.
     let out = batches(2, ms(50), &[(10, &[1, 2]), (40, &[3]), (1_000, &[])]);
     let expected = [(at(10), vec![1, 2], Reason::Full), (at(90), vec![3], Reason::Old)];
@@ -59,7 +59,7 @@ fn a_batch_that_was_full_leaves_no_age_behind() {
 }
 
 #[test]
-fn an_old_batch_goes_before_items_that_wait() {
+fn old_batches_go_out_before_waiting_items() {
     let (sim, reactor) = simulated();
     let (sender, inbox) = reactor.channel(100).unwrap();
     (0..100).for_each(|item| sender.try_send(item).unwrap());
@@ -70,16 +70,16 @@ fn an_old_batch_goes_before_items_that_wait() {
         sim.advance(ms(1));
     })
     .unwrap();
-    // With an age of zero each item is old as soon as it is there, though others wait.
+    // With an age of zero each item is old on arrival, so each batch has one item.
     assert_eq!(sizes, [(1, Reason::Old); 100]);
 }
 
 #[test]
-fn a_day_of_items_comes_out_in_order() {
+fn a_day_of_items_stays_in_order() {
     let minutes: Vec<[u32; 1]> = (0..24 * 60).map(|minute| [minute]).collect();
     let script: Vec<_> = (0..).map(|n| n * 60_000).zip(minutes.iter().map(|m| &m[..])).collect();
     let out = batches(100, ms(600_000), &script);
-    // Eleven items in ten minutes, the first and the last minute included; at the end the rest.
+    // A batch spans ten minutes, so it has ten or eleven items. The last batch has the rest.
     assert!(out.iter().rev().skip(1).all(|(_, batch, reason)| {
         (batch.len(), *reason) == (10, Reason::Old) || (batch.len(), *reason) == (11, Reason::Old)
     }));

@@ -1,4 +1,4 @@
-//! The example `chat`, as a program.
+//! Tests of the example `chat`, which run the program.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::program::Program;
 use nix::sys::signal::Signal;
 use support::{dog, ms, secs};
 
-/// A server on a port of its own.
+/// A running server at a free port.
 struct Room {
     program: Program,
     address: String,
@@ -26,12 +26,12 @@ impl Room {
         Room { program, address }
     }
 
-    /// The next client, which is in the room when this returns.
+    /// Connects the next client. Returns when the client is in the room.
     fn enter(&self, number: u64) -> Client {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(secs(120))).unwrap(); // what comes later never comes
+        stream.set_read_timeout(Some(secs(120))).unwrap(); // a missing line fails the test
         let mut client = Client(BufReader::new(stream));
-        assert_eq!(client.hear(), format!("* welcome, you are {number}"));
+        assert_eq!(client.receive(), format!("* welcome, you are {number}"));
         client
     }
 }
@@ -39,12 +39,12 @@ impl Room {
 struct Client(BufReader<TcpStream>);
 
 impl Client {
-    fn say(&mut self, text: &str) {
+    fn send(&mut self, text: &str) {
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
-    /// The next line. Empty at the end of the stream.
-    fn hear(&mut self) -> String {
+    /// Reads the next line, which is empty at the end of the stream.
+    fn receive(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         line.trim_end().into()
@@ -55,39 +55,39 @@ impl Client {
 fn a_line_goes_to_all_others() {
     let room = Room::open(&[]);
     let (mut a, mut b, mut c) = (room.enter(1), room.enter(2), room.enter(3));
-    a.say("hello\n");
+    a.send("hello\n");
     for other in [&mut b, &mut c] {
-        assert_eq!(other.hear(), "<1> hello");
+        assert_eq!(other.receive(), "<1> hello");
     }
-    // A line may come in pieces, and several at once.
-    b.say("one, ");
-    c.say("x\r\n");
-    assert_eq!([a.hear(), b.hear()], ["<3> x", "<3> x"]);
-    b.say("two\nthree\n\nfour");
+    // A line may come in pieces, and several lines may come at once.
+    b.send("one, ");
+    c.send("x\r\n");
+    assert_eq!([a.receive(), b.receive()], ["<3> x", "<3> x"]);
+    b.send("two\nthree\n\nfour");
     for other in [&mut a, &mut c] {
         assert_eq!(
-            [other.hear(), other.hear(), other.hear()],
+            [other.receive(), other.receive(), other.receive()],
             ["<2> one, two", "<2> three", "<2>"]
         );
     }
-    drop(b); // with half a line
-    a.say("5\n");
-    assert_eq!(c.hear(), "<1> 5");
-    c.say("6\n");
-    assert_eq!(a.hear(), "<3> 6", "nobody hears himself");
+    drop(b); // the last line of `b` is unfinished
+    a.send("5\n");
+    assert_eq!(c.receive(), "<1> 5");
+    c.send("6\n");
+    assert_eq!(a.receive(), "<3> 6", "a client received its own line");
 }
 
 #[test]
-fn a_signal_says_good_bye() {
+fn a_signal_closes_the_room() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        // The room ends because all have gone, not because it has waited long enough.
+        // The program ends because all clients have left, not because the farewell is over.
         let mut room = Room::open(&["--farewell", "3600000"]);
         let (mut a, mut b) = (room.enter(1), room.enter(2));
-        a.say("last words\n");
-        assert_eq!(b.hear(), "<1> last words");
+        a.send("last words\n");
+        assert_eq!(b.receive(), "<1> last words");
         room.program.signal(signal);
         for client in [&mut a, &mut b] {
-            assert_eq!([client.hear(), client.hear()], ["* the room closes", ""]);
+            assert_eq!([client.receive(), client.receive()], ["* the room closes", ""]);
         }
         drop((a, b));
         assert_eq!(room.program.line(), format!("{signal}: good-bye"));
@@ -100,18 +100,18 @@ fn a_signal_says_good_bye() {
 }
 
 #[test]
-fn a_client_that_stays_does_not_keep_the_room_open() {
+fn the_room_closes_despite_a_remaining_client() {
     let mut room = Room::open(&["--farewell", "100"]);
-    let client = room.enter(1); // which neither reads nor closes
+    let client = room.enter(1); // this client neither reads nor closes
     room.program.signal(Signal::SIGTERM);
     assert_eq!(room.program.wait().code(), Some(0));
     drop(client);
 }
 
 #[test]
-fn a_silent_client_is_closed_and_a_speaker_stays() {
-    // Wall time: on a busy machine the speaker may seem silent, too. Then the room has more
-    // patience.
+fn a_silent_client_is_closed_a_speaker_stays() {
+    // Wall time: on a busy machine the speaker may seem silent, too. Then the test runs again with
+    // a longer idle time.
     let stays = |idle: u64| {
         let room = Room::open(&["--idle", &idle.to_string()]);
         let (mut speaker, mut silent) = (room.enter(1), room.enter(2));
@@ -125,8 +125,8 @@ fn a_silent_client_is_closed_and_a_speaker_stays() {
         let mut heard = Vec::new();
         silent.0.read_to_end(&mut heard).unwrap();
         assert!(heard.ends_with(b"* idle for too long\n"));
-        // The next line comes from the speaker, who has not been told to go.
-        room.enter(3).say("still there?\n");
+        // The speaker receives the next line, and was not closed.
+        room.enter(3).send("still there?\n");
         let mut line = String::new();
         speaker.0.read_line(&mut line).is_ok() && line == "<3> still there?\n"
     };
@@ -134,43 +134,47 @@ fn a_silent_client_is_closed_and_a_speaker_stays() {
 }
 
 #[test]
-fn a_slow_reader_is_closed_and_others_hear_all() {
+fn a_slow_reader_is_closed_others_receive_all() {
     let room = Room::open(&["--queue", "5000"]);
     let (mut slow, mut speaker, mut reader) = (room.enter(1), room.enter(2), room.enter(3));
     let line = "x".repeat(1_000);
-    // More than the kernel keeps for a client, each line after the one before has been heard.
+    // The lines are more than the kernel keeps for a client. Each line goes out after the reader
+    // has received the line before.
     for _ in 0..8_000 {
-        speaker.say(&format!("{line}\n"));
-        assert_eq!(reader.hear(), format!("<2> {line}"));
+        speaker.send(&format!("{line}\n"));
+        assert_eq!(reader.receive(), format!("<2> {line}"));
     }
     let mut heard = Vec::new();
     let end = slow.0.read_to_end(&mut heard);
-    assert!(end.is_ok_and(|n| n < 8_000_000), "the room keeps everything for one who never reads");
+    assert!(
+        end.is_ok_and(|n| n < 8_000_000),
+        "the room kept all lines for a client that never read"
+    );
 }
 
 #[test]
-fn a_reader_that_pauses_hears_all() {
+fn a_reader_that_pauses_receives_all() {
     let room = Room::open(&["--queue", "100000000"]);
     let (mut pauses, mut speaker, mut reader) = (room.enter(1), room.enter(2), room.enter(3));
     let line = |n: usize| format!("{n} {}", "x".repeat(1_000));
-    const MORE: usize = 4_000; // than the kernel keeps for a client
-    for n in 0..MORE {
-        speaker.say(&format!("{}\n", line(n)));
-        assert_eq!(reader.hear(), format!("<2> {}", line(n)));
+    const LINES: usize = 4_000; // more than the kernel keeps for a client
+    for n in 0..LINES {
+        speaker.send(&format!("{}\n", line(n)));
+        assert_eq!(reader.receive(), format!("<2> {}", line(n)));
     }
-    for n in 0..MORE {
-        assert_eq!(pauses.hear(), format!("<2> {}", line(n)));
+    for n in 0..LINES {
+        assert_eq!(pauses.receive(), format!("<2> {}", line(n)));
     }
 }
 
-/// The load, with these arguments: what it prints, and whether it ends well.
+/// Runs the load with `args`. Returns the printed text, and true if the load succeeded.
 fn load(args: &[&str]) -> (String, bool) {
     let small = ["--load", "60", "--slow", "6", "--speakers", "54", "--rounds", "100"];
     let output = run("chat", &[&small, args].concat());
     (text(&output.stdout), output.status.success())
 }
 
-#[cfg_attr(flat, ignore = "the load is a process, and none can be waited for")]
+#[cfg_attr(flat, ignore = "the load is a process, and this build cannot wait for processes")]
 #[test]
 fn slow_readers_cost_bounded_memory() {
     let _dog = dog();
@@ -179,7 +183,7 @@ fn slow_readers_cost_bounded_memory() {
     assert!(printed.contains(" 6 of them read too slowly"), "{printed}");
 }
 
-#[cfg_attr(flat, ignore = "the load is a process, and none can be waited for")]
+#[cfg_attr(flat, ignore = "the load is a process, and this build cannot wait for processes")]
 #[test]
 fn a_queue_without_bound_fails_the_verdict() {
     let _dog = dog();
@@ -188,7 +192,7 @@ fn a_queue_without_bound_fails_the_verdict() {
 }
 
 #[test]
-fn lines_come_out_of_pieces() {
+fn pieces_are_joined_into_lines() {
     let split = |limit: usize, pieces: &[&str]| {
         let (mut lines, mut found) = (Lines::new(limit), Vec::new());
         for piece in pieces {

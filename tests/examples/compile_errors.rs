@@ -1,14 +1,15 @@
-//! Wrong cases of a `select!` do not compile, and the compiler says what is wrong with them.
+//! Tests of compile errors: a wrong `select!` does not compile, and the error names the mistake.
 //!
-//! The wrong programs are the modules of a small crate, written next to the build's other temporary
-//! files and checked by cargo. So the test is not bound to how one compiler prints its errors: each
-//! program has to fail with our words, and a right one has to pass.
+//! The wrong programs are the modules of a small crate in the build's temporary folder, and cargo
+//! checks the crate. Each wrong program must fail with our words, and the right program must pass.
+//! So the test does not depend on the form of a compiler's errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A name and what the compiler must say, and then the inside of `main` behind the preamble.
+/// The wrong programs, in two lines each. The first line has a name and the expected words. The
+/// second line is the body of `main` after the preamble.
 const WRONG: &str = r#"
 no_reactor: a select! begins with the reactor
     select! { recv(inbox) -> _x => {} }
@@ -224,20 +225,20 @@ a_receiver_in_an_arc: bring the channel of another crate
     let rx = std::sync::Arc::new(bare_rx); std::thread::spawn(move || rx.recv());
 "#;
 
-/// The name, the inside of `main` and the words of each wrong program.
+/// Returns the name, the body of `main` and the expected words of each wrong program.
 fn wrong() -> Vec<(&'static str, &'static str, &'static str)> {
     let lines: Vec<&str> = WRONG.trim().lines().collect();
     let program = |pair: &[&'static str]| {
-        let (name, said) = pair[0].split_once(": ").expect("a name and what is said");
+        let (name, said) = pair[0].split_once(": ").expect("a name and the expected words");
         (name, pair[1].trim(), said)
     };
     lines.chunks(2).map(program).collect()
 }
 
-/// Names that are no part of what a user has written or can look up.
+/// Private names, which a user can neither see nor look up.
 const PRIVATE: [&str; 6] = ["Cases", "Sending<", "Pick", "Impossible", "Chunk", "Core"];
 
-/// The same preamble with something right.
+/// A right program with the same preamble.
 const RIGHT: &str =
     "select! { reactor; recv(inbox) -> _x => {} send(outbox, 1) -> _r => {} default => {} }
     let n = wait_for!(reactor, inbox, Ok(_) | Err(_), 1 + 1);
@@ -247,7 +248,7 @@ const RIGHT: &str =
     select! { reactor; send(outbox, 1) -> Ok(()) | Err(_) => {} }
     @32@";
 
-/// What a user's own macros hand on: expressions, blocks and patterns as fragments.
+/// Macros of a user that pass expressions, blocks and patterns to `select!` as fragments.
 const MACROS: &str = "
 macro_rules! wait_for {
     ($reactor:expr, $source:expr, $item:pat, $arm:expr) => {
@@ -270,7 +271,7 @@ macro_rules! all_fragments {
 }
 ";
 
-/// Nothing of the expansion is the user's fault, whatever lints are on.
+/// A program with many lints, none of which may fire for the expansion of `select!`.
 const PEDANTIC: &str = "#![deny(warnings, clippy::all, clippy::pedantic, clippy::nursery)]
 //! A loop.
 use pollmux::{Reactor, select};
@@ -342,7 +343,7 @@ fn project() -> PathBuf {
     folder
 }
 
-/// Has cargo look at programs, side by side; says whether all passed, and what was said.
+/// Checks programs with cargo. Returns true if all programs pass, and the compiler's output.
 fn cargo(folder: &Path, options: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO"))
         .args(options)
@@ -355,7 +356,7 @@ fn cargo(folder: &Path, options: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Returns true if the program was refused. The words for that must be the right ones.
+/// Returns true if the program was refused. Asserts that the error has the expected words.
 fn has_said((name, inside, expected): &(&str, &str, &str), all: &str) -> bool {
     // A message has no empty line, and names its file.
     let file = format!("src/bin/wrong/{name}.rs:");
@@ -364,9 +365,9 @@ fn has_said((name, inside, expected): &(&str, &str, &str), all: &str) -> bool {
     if !said.contains("error") {
         return false;
     }
-    assert!(said.contains(expected), "{name}: {inside}\ndoes not say `{expected}`, but:\n{said}");
+    assert!(said.contains(expected), "{name}: {inside}\nno `{expected}` in the error:\n{said}");
     let private = PRIVATE.iter().find(|private| said.contains(**private));
-    assert_eq!(private, None, "{name}: {inside}\nnames what is private:\n{said}");
+    assert_eq!(private, None, "{name}: {inside}\nthe error has a private name:\n{said}");
     true
 }
 
@@ -375,7 +376,7 @@ fn a_wrong_case_is_a_readable_compile_error() {
     let folder = project();
     let (passed, said) = cargo(&folder, &["check", "--bin", "right"]);
     assert!(passed, "the right program does not compile:\n{said}");
-    // The errors of the macro hide those of types: who has said nothing is asked again.
+    // Errors of the macro hide errors of types. So programs without an error are checked again.
     let mut left = wrong();
     assert_eq!(left.len(), 106);
     while !left.is_empty() {
@@ -383,13 +384,13 @@ fn a_wrong_case_is_a_readable_compile_error() {
         let main = modules.chain(["fn main() {}\n".into()]).collect::<String>();
         write(&folder.join("src/bin/wrong"), "main.rs", &main);
         let (_, all) = cargo(&folder, &["check", "--bin", "wrong"]);
-        let asked = left.len();
+        let before = left.len();
         left.retain(|wrong| !has_said(wrong, &all));
-        assert!(left.len() < asked, "these compile: {left:?}\n{all}");
+        assert!(left.len() < before, "these programs compile: {left:?}\n{all}");
     }
-    // Without clippy there is nothing to ask.
+    // Skips the lints if clippy is not installed.
     if cargo(&folder, &["clippy", "--bin", "right"]).0 {
         let (passed, said) = cargo(&folder, &["clippy", "--bin", "pedantic"]);
-        assert!(passed, "clippy complains of the macro:\n{said}");
+        assert!(passed, "clippy complains about the macro:\n{said}");
     }
 }

@@ -1,6 +1,7 @@
-//! The documents name tests, files and functions that exist, and keep their form.
+//! Checks the documents: they name tests, files and functions that exist, and keep their form.
 //!
-//! They are read as text. A rename that forgets a document fails here, with the line to change.
+//! The tests read the documents as text. After a rename that forgets a document, a test fails and
+//! prints the line to change.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -44,7 +45,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries.map(|entry| entry.expect("an entry").path())
 }
 
-/// `src` and every folder below it.
+/// Returns `src` and every folder below `src`.
 fn source_folders() -> Vec<PathBuf> {
     let mut folders = vec![root().join("src")];
     let mut next = 0;
@@ -60,12 +61,12 @@ fn source_files() -> Vec<PathBuf> {
     source_folders().iter().flat_map(|folder| entries(folder)).filter(is_rust).collect()
 }
 
-/// The text of every source file.
+/// Returns the text of all source files.
 fn source_code() -> String {
     source_files().iter().map(read).collect()
 }
 
-/// The texts between backticks, with their lines, outside of code blocks.
+/// Returns the texts between backticks, with their lines. Skips code blocks.
 fn quoted(text: &str) -> Vec<(usize, &str)> {
     let (mut found, mut block) = (Vec::new(), false);
     for (line, text) in text.lines().enumerate() {
@@ -87,7 +88,7 @@ fn has_word(code: &str, name: &str) -> bool {
     })
 }
 
-/// A file and a test in it, from `timers.rs::one_arm_gives_one_value`.
+/// Parses `timers.rs::one_arm_gives_one_value` into a file and a test in this file.
 fn named_test(quoted: &str) -> Option<(PathBuf, &str)> {
     let (file, name) = quoted.split_once(".rs::")?;
     let file = format!("{file}.rs");
@@ -103,7 +104,8 @@ fn names_missing_tests(document: &str, text: &str) -> Vec<String> {
     missing.map(|(line, quoted)| format!("{document}:{line}: there is no {quoted}")).collect()
 }
 
-/// Files (`timers.rs`) and folders (`src/sys/`), from any folder of the sources, or beside them.
+/// Reports missing files (`timers.rs`) and folders (`src/sys/`). Names may start at any folder of
+/// the sources, the tests and the examples.
 fn names_missing_files(document: &str, text: &str) -> Vec<String> {
     let is_name = |quoted: &str| {
         let is_plain = |c: char| c.is_alphanumeric() || "_-./".contains(c);
@@ -122,14 +124,14 @@ fn names_missing_files(document: &str, text: &str) -> Vec<String> {
     missing.map(|(line, name)| format!("{document}:{line}: there is no {name}")).collect()
 }
 
-/// The words of the code behind `fn`, `pub` and `mod`.
+/// Returns the words that follow `fn`, `pub` and `mod` in the code.
 fn declared(code: &str) -> HashSet<&str> {
     let is_end = |c: char| !c.is_alphanumeric() && c != '_';
     let behind = ["fn ", "pub ", "mod "].map(|word| code.split(word).skip(1));
     behind.into_iter().flatten().filter_map(|rest| rest.split(is_end).next()).collect()
 }
 
-/// Functions, fields and modules, from `Core::arm` or `select::run`.
+/// Reports missing functions, fields and modules, such as `Core::arm` and `select::run`.
 fn names_missing_functions(document: &str, text: &str, code: &HashSet<&str>) -> Vec<String> {
     let is_missing = |quoted: &str| {
         let Some((owner, name)) = quoted.split_once("::") else { return false };
@@ -141,7 +143,7 @@ fn names_missing_functions(document: &str, text: &str, code: &HashSet<&str>) -> 
     missing.map(|(line, quoted)| format!("{document}:{line}: there is no {quoted}")).collect()
 }
 
-/// Files that links lead to, from the folder of the document.
+/// Reports links to missing files. A link starts at the folder of its document.
 fn has_dead_links(document: &str, text: &str) -> Vec<String> {
     let folder = root().join(document).parent().expect("a document is in a folder").to_path_buf();
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -158,7 +160,7 @@ fn has_long_lines(document: &str, text: &str) -> Vec<String> {
     too_long.map(|(line, _)| format!("{document}:{}: too many columns", line + 1)).collect()
 }
 
-/// The code blocks, each with its line, its language and its lines without indentation.
+/// Returns the code blocks, each with its line, its language and its lines without indentation.
 fn code_blocks(text: &str) -> Vec<(usize, &str, String)> {
     let (mut blocks, mut open): (Vec<_>, Option<(_, _, String)>) = (Vec::new(), None);
     for (line, text) in text.lines().enumerate() {
@@ -172,7 +174,7 @@ fn code_blocks(text: &str) -> Vec<(usize, &str, String)> {
     blocks
 }
 
-/// Blocks of Rust that no doctest runs, and that stand in no example with other crates.
+/// Reports blocks of Rust that no doctest runs and no example with other crates contains.
 fn unquoted_blocks(document: &str, text: &str, examples: &[String]) -> Vec<String> {
     let is_quoted = |block: &str| examples.iter().any(|example| example.contains(block));
     let is_wrong = |(_, language, block): &(usize, &str, String)| match *language {
@@ -184,7 +186,7 @@ fn unquoted_blocks(document: &str, text: &str, examples: &[String]) -> Vec<Strin
     wrong.map(|(line, ..)| format!("{document}:{line}: no test runs or holds this block")).collect()
 }
 
-/// The pages of the guide: name and text.
+/// Returns the name and the text of each page of the guide.
 fn pages() -> Vec<(String, String)> {
     let page = |path: PathBuf| {
         let name = path.file_name()?.to_str()?.strip_suffix(".md")?.to_owned();
@@ -193,7 +195,7 @@ fn pages() -> Vec<(String, String)> {
     entries(&root().join(GUIDE)).filter_map(page).collect()
 }
 
-/// The texts of the examples below `examples/more`, without indentation.
+/// Returns the texts of the examples in `examples/more`, without indentation.
 fn examples_with_other_crates() -> Vec<String> {
     let files = entries(&root().join("examples/more")).filter(|path| path.is_file());
     let lines = |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect();
@@ -253,7 +255,7 @@ fn every_rule_has_a_test() {
     }
 }
 
-/// The headings that name no test in their section, of those that begin with `###`.
+/// Reports the sections with a `###` heading that name no test.
 fn sections_without_tests(document: &str, text: &str) -> Vec<String> {
     let without = sections(text).into_iter().filter(|(_, tests)| tests.is_empty());
     without.map(|(heading, _)| format!("{document}: no test holds \"{heading}\"")).collect()
@@ -269,7 +271,7 @@ fn every_promise_and_bound_names_a_test() {
     }
     let promises = read("docs/PROMISES.md");
     let count = |text: &str| promises.lines().filter(|line| line.starts_with(text)).count();
-    assert_eq!(count("### "), count("**Limits.**"), "each promise says its limits");
+    assert_eq!(count("### "), count("**Limits.**"), "a promise has no paragraph of limits");
 }
 
 #[test]
@@ -312,7 +314,7 @@ fn every_block_of_the_guide_is_tested() {
 }
 
 #[test]
-fn the_front_page_lists_every_page_of_the_guide() {
+fn the_front_page_lists_all_guide_pages() {
     let (front, list) = (read("src/lib.rs"), read(format!("{GUIDE}/mod.rs")));
     for (page, _) in pages() {
         assert!(list.contains(&format!("]({page})")), "the guide's list has no {page}");
@@ -320,8 +322,8 @@ fn the_front_page_lists_every_page_of_the_guide() {
     }
 }
 
-/// Headings in docs that are spelled or ordered in another way than elsewhere. Errors come first,
-/// then panics, then costs.
+/// Reports headings in docs with another spelling or order than elsewhere. Errors come first, then
+/// panics, then costs.
 fn has_other_headings(document: &str, text: &str) -> Vec<String> {
     const ORDER: [&str; 3] = ["Errors", "Panics", "Cost"];
     const WRONG: [&str; 6] = ["Error", "Panic", "Costs", "Example", "Examples", "Safe"];

@@ -1,5 +1,5 @@
-//! The echo server of the example, under polite and under rude clients: every message comes back,
-//! and nothing is left behind.
+//! Tests of the example `echo` with polite and with misbehaving clients. Every message comes back,
+//! and the server leaves no source behind.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -9,37 +9,36 @@ use std::time::{Duration, Instant};
 
 use crate::acceptor::PAUSE;
 use crate::load;
-use crate::server::{self, Report, Server, wait_until_all_have_gone};
+use crate::server::{self, Report, Server, wait_until_empty};
 use pollmux::{Handle, Remote, channel, reactor::Stats};
 use support::{HOUR, alone, dog, set_fd_limit};
 
-/// Serves while `f` runs, which may ask the server, too.
+/// Runs a server while `f` runs. `f` gets the server's address and remote.
 fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
     let (stop, stopped) = channel::bounded(1);
-    let (told, tell) = channel::bounded(1);
+    let (started, is_started) = channel::bounded(1);
     let server = thread::spawn(move || {
         let server = Server::new(([127, 0, 0, 1], 0).into(), idle, support::allocations).unwrap();
-        told.send((server.address(), server.remote())).unwrap();
+        started.send((server.address(), server.remote())).unwrap();
         server.run(stopped).unwrap()
     });
-    let (address, remote) = tell.recv().unwrap();
+    let (address, remote) = is_started.recv().unwrap();
     f(address, &remote);
     drop(stop);
     server.join().unwrap()
 }
 
-/// Longer than any test takes.
 #[test]
-fn every_message_comes_back_and_none_allocates() {
+fn every_message_returns_and_none_allocates() {
     let _dog = dog();
     let few = served(HOUR, |address, remote| {
-        load::attack(address, 100, 5, false).unwrap();
-        wait_until_all_have_gone(remote).unwrap();
+        load::run(address, 100, 5, false).unwrap();
+        wait_until_empty(remote).unwrap();
     });
     let many = served(HOUR, |address, remote| {
-        let outcome = load::attack(address, 100, 105, false).unwrap();
+        let outcome = load::run(address, 100, 105, false).unwrap();
         assert_eq!((outcome.messages, outcome.polite), (10_500, 100));
-        wait_until_all_have_gone(remote).unwrap();
+        wait_until_empty(remote).unwrap();
     });
     assert_eq!((few.messages, many.messages), (500, 10_500));
     assert_eq!((many.accepted, many.closed, many.failed, many.idle), (100, 100, 0, 0));
@@ -50,21 +49,20 @@ fn every_message_comes_back_and_none_allocates() {
         few.allocations
     );
     assert_eq!(many.stats.live, 0);
-    // One registration and one removal each, however many messages.
+    // Each connection costs one registration and one removal, for any number of messages.
     assert_eq!(many.stats.controls, few.stats.controls);
-    // At most the first idle timer arms the kernel's, and that only if the server ever finds
-    // nothing to do.
-    assert!(many.stats.arms <= 1, "idle timers that are put off cost no syscall: {:?}", many.stats);
+    // At most the first idle timer arms the kernel timer, when the server sleeps.
+    assert!(many.stats.arms <= 1, "postponed idle timers armed the kernel: {:?}", many.stats);
 }
 
 #[test]
-fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
+fn drops_half_closes_and_resets_leave_nothing() {
     let _dog = dog();
     let report = served(HOUR, |address, remote| {
-        // As many as have nobody among them who stalls, five times at once.
+        // Five loads at once, each so small that no client stalls.
         let outcomes = thread::scope(|scope| {
-            let attack = || load::attack(address, 39, 3, true).unwrap();
-            [(); 5].map(|()| scope.spawn(attack)).map(|attack| attack.join().unwrap())
+            let load = || load::run(address, 39, 3, true).unwrap();
+            [(); 5].map(|()| scope.spawn(load)).map(|load| load.join().unwrap())
         });
         for outcome in outcomes {
             assert_eq!(
@@ -72,7 +70,7 @@ fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
                 (1, 1, 1, 0)
             );
         }
-        wait_until_all_have_gone(remote).unwrap();
+        wait_until_empty(remote).unwrap();
     });
     assert_eq!((report.accepted, report.idle), (195, 0));
     assert_eq!(report.closed + report.failed, 195, "{report:?}");
@@ -80,13 +78,13 @@ fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
 }
 
 #[test]
-fn clients_that_stall_are_closed_and_leave_nothing_behind() {
+fn stalled_clients_are_closed() {
     let _dog = dog();
     let report = served(Duration::from_millis(300), |address, remote| {
-        // The others go at once: where the server is slow some of them may seem to stall, too.
-        let outcome = load::attack(address, 200, 0, true).unwrap();
+        // The other clients close at once. With a slow server some of these may seem to stall, too.
+        let outcome = load::run(address, 200, 0, true).unwrap();
         assert_eq!((outcome.stalled, outcome.messages), (5, 0));
-        wait_until_all_have_gone(remote).unwrap();
+        wait_until_empty(remote).unwrap();
     });
     assert_eq!(report.accepted, 200);
     assert!(report.idle >= 5, "{report:?}");
@@ -95,21 +93,21 @@ fn clients_that_stall_are_closed_and_leave_nothing_behind() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
+fn a_client_must_read_before_sending_more() {
     let _dog = dog();
     let byte = |i: usize| (i % 251) as u8;
     let report = served(HOUR, |address, _| {
-        const MORE: usize = 256 << 20; // than the kernel keeps on the way
+        const TOO_MUCH: usize = 256 << 20; // more than the kernel buffers
         let mut client = TcpStream::connect(address).unwrap();
         client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
         let text: Vec<u8> = (0..251 * 256).map(byte).collect();
         let mut sent = 0;
         while let Ok(n) = client.write(&text[sent % 251..]) {
             sent += n;
-            assert!(sent < MORE, "the server keeps what the client does not take");
+            assert!(sent < TOO_MUCH, "the server buffers for a client that does not read");
         }
-        // The others are served meanwhile.
-        load::attack(address, 1, 1, false).unwrap();
+        // The server serves another client meanwhile.
+        load::run(address, 1, 1, false).unwrap();
         client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let (mut echo, mut some) = (Vec::new(), [0; 1 << 16]);
         while echo.len() < sent {
@@ -123,28 +121,29 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
         assert_eq!(
             client.read(&mut some).unwrap_err().kind(),
             ErrorKind::WouldBlock,
-            "there is no more"
+            "the server sent more than the echo"
         );
         client.shutdown(Shutdown::Write).unwrap();
         client.set_read_timeout(None).unwrap();
         assert_eq!(client.read(&mut some).unwrap(), 0);
     });
     assert_eq!((report.accepted, report.idle, report.failed), (2, 0, 0));
-    // While it was blocked, and when there was nothing to do, it slept.
+    // The server slept while the client was blocked, and while there was no work.
     let Stats { turns, waits, .. } = report.stats;
     assert!(
         turns <= 2 * report.messages + 100,
-        "{turns} turns, {waits} waits: it spins; {report:?}"
+        "the server spins, with {turns} turns and {waits} waits: {report:?}"
     );
 }
 
 #[test]
-fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
+fn active_clients_stay_connected() {
     let _dog = dog();
     let speaks = |address, idle: Duration, remote: &Remote| {
+        // These clients come one after the other, so the server has one connection at a time.
         for _ in 0..5 {
-            load::attack(address, 1, 1, false)?;
-            wait_until_all_have_gone(remote)?;
+            load::run(address, 1, 1, false)?;
+            wait_until_empty(remote)?;
         }
         let mut client = TcpStream::connect(address)?;
         let start = Instant::now();
@@ -154,15 +153,15 @@ fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
         }
         std::io::Result::Ok(())
     };
-    // Wall time: a machine that keeps one of the two from its core for longer than the server has
-    // patience gets a server with more.
-    let patience = [300, 3_000, 25_000].map(Duration::from_millis);
-    let undisturbed = patience.into_iter().find_map(|idle| {
+    // Wall time: on a busy machine the client may seem silent. Then the test runs again with a
+    // longer idle time.
+    let idle_times = [300, 3_000, 25_000].map(Duration::from_millis);
+    let undisturbed = idle_times.into_iter().find_map(|idle| {
         let mut result = Ok(());
         let report = served(idle, |address, remote| result = speaks(address, idle, remote));
         (result.is_ok() && report.idle == 0).then_some(report)
     });
-    let report = undisturbed.expect("a client that speaks is not taken for idle");
+    let report = undisturbed.expect("an active client is not closed as idle");
     assert_eq!((report.accepted, report.idle, report.failed), (6, 0, 0));
     assert_eq!(report.most_at_once, 1, "{report:?}");
     let Stats { turns, .. } = report.stats;
@@ -170,61 +169,61 @@ fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
 }
 
 #[test]
-#[cfg_attr(all(kqueue, target_os = "linux"), ignore = "a timer of the library is an fd, too")]
-fn a_server_without_fds_accepts_again_when_there_are_some() {
+#[cfg_attr(all(kqueue, target_os = "linux"), ignore = "a timer of the kqueue library needs an fd")]
+fn a_server_without_fds_accepts_again_later() {
     alone!();
     set_fd_limit(64);
     let start = Instant::now();
     let report = served(HOUR, |address, remote| {
-        // Nothing that the server opens for a moment at its start is to be freed later.
+        // Two posts make sure that the server has closed the short-lived fds of its start.
         for _ in 0..2 {
-            let (say, said) = mpsc::channel();
-            remote.post(move |_| say.send(()).unwrap()).unwrap();
-            said.recv().unwrap();
+            let (sender, has_run) = mpsc::channel();
+            remote.post(move |_| sender.send(()).unwrap()).unwrap();
+            has_run.recv().unwrap();
         }
         let mut spare: Vec<_> =
             std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
         spare.pop();
-        let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
+        let mut first = TcpStream::connect(address).unwrap(); // this takes the last fd
         first.write_all(b"x").unwrap();
         first.set_read_timeout(Some(3 * PAUSE)).unwrap();
         assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         drop(spare);
         first.set_read_timeout(None).unwrap();
         first.read_exact(&mut [0]).unwrap();
-        load::attack(address, 3, 1, false).unwrap(); // and from now on as ever
+        load::run(address, 3, 1, false).unwrap(); // later connections work, too
     });
     assert_eq!((report.accepted, report.failed), (4, 0));
     let pauses = start.elapsed().as_millis() / PAUSE.as_millis();
-    assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "it spins: {:?}", report.stats);
+    assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "spins: {:?}", report.stats);
 }
 
 type Turns = mpsc::Sender<(usize, bool)>;
 
-/// Tells, in each of the server's next turns, how many sources it has and whether a client has got
-/// an answer. Gives the client back when one answer is still to be read.
+/// Sends one item for each of the server's next turns: the number of its sources, and true if the
+/// client has got an answer. Sends the client to `back` when one answer is still unread.
 fn watch_turns(
     server: &Remote,
     turns: u32,
     mut client: TcpStream,
-    tell: Turns,
+    items: Turns,
     back: mpsc::Sender<TcpStream>,
 ) {
     let again = server.clone();
-    let look = move |reactor: &Handle| {
+    let record = move |reactor: &Handle| {
         let answered = client.peek(&mut [0]).is_ok();
-        let _ = tell.send((reactor.stats().live, answered));
+        let _ = items.send((reactor.stats().live, answered));
         if turns > 0 {
             if answered {
                 client.read_exact(&mut [0]).unwrap();
                 client.write_all(b"x").unwrap();
             }
-            watch_turns(&again, turns - 1, client, tell, back);
+            watch_turns(&again, turns - 1, client, items, back);
         } else {
             back.send(client).unwrap();
         }
     };
-    server.post(look).unwrap();
+    server.post(record).unwrap();
 }
 
 #[test]
@@ -234,7 +233,7 @@ fn a_flood_of_connections_starves_no_open_one() {
     let report = served(HOUR, |address, remote| {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"x").unwrap();
-        client.read_exact(&mut [0]).unwrap(); // it is accepted
+        client.read_exact(&mut [0]).unwrap(); // the server has accepted the client
         let (held, is_held) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         remote
@@ -244,16 +243,16 @@ fn a_flood_of_connections_starves_no_open_one() {
             })
             .unwrap();
         is_held.recv().unwrap();
-        // The server stands still meanwhile. Its first turns find all of this.
+        // The server is blocked meanwhile. Its first turns find all these connections.
         let flood: Vec<_> = (0..FLOOD).map(|_| TcpStream::connect(address).unwrap()).collect();
         client.write_all(b"x").unwrap();
         client.set_nonblocking(true).unwrap();
-        let (tell, told) = mpsc::channel();
+        let (items, watched) = mpsc::channel();
         let (back, given_back) = mpsc::channel();
-        watch_turns(remote, 50, client, tell, back);
+        watch_turns(remote, 50, client, items, back);
         drop(release);
-        let turns: Vec<_> = told.iter().collect();
-        // To close a connection with something unread would be a failure to the server.
+        let turns: Vec<_> = watched.iter().collect();
+        // The client reads its last answer, because closing with unread bytes would be a reset.
         let mut client = given_back.recv().unwrap();
         client.set_nonblocking(false).unwrap();
         client.read_exact(&mut [0]).unwrap();
@@ -262,7 +261,7 @@ fn a_flood_of_connections_starves_no_open_one() {
         let most = accepted.clone().max().unwrap();
         assert!(most <= server::ACCEPTS as usize, "{most} accepted in one turn");
         assert_eq!(accepted.sum::<usize>(), FLOOD);
-        // A turn answers, and the next one is asked by what the client says then.
+        // The client sends a byte in one turn, and gets the answer in the turn after.
         let busy = FLOOD / server::ACCEPTS as usize;
         let answers = turns[..busy + 2].iter().filter(|turn| turn.1).count();
         assert!(answers >= busy / 2, "{answers} answers in {busy} turns of accepting: {turns:?}");
@@ -277,7 +276,7 @@ fn a_server_that_is_stopped_closes_its_connections() {
     let mut clients = Vec::new();
     let report = served(HOUR, |address, _| {
         clients = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
-        load::attack(address, 1, 1, false).unwrap(); // the others have been accepted by then
+        load::run(address, 1, 1, false).unwrap(); // the server has accepted all others by then
     });
     assert_eq!((report.accepted, report.stats.live), (21, 0));
     for mut client in clients {

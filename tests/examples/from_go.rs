@@ -1,5 +1,5 @@
-//! The sections of the example `from_go`: each is run, and asserts its results; and what the
-//! example prints of them.
+//! Tests of the example `from_go`. Each section runs and asserts its results. Other tests check the
+//! printed pages.
 
 use std::collections::HashSet;
 use support::dog;
@@ -34,15 +34,12 @@ macro_rules! chapters {
 chapters! { heartbeats timers loops draining goodtimer tickers stopping cancelling }
 
 #[test]
-fn every_page_has_its_four_parts_in_a_hundred_columns() {
+fn every_page_has_four_parts_and_short_lines() {
     for (chapter, section) in choose(&[]).unwrap() {
         let page = page(chapter, section);
-        for part in [
-            "Go\n    ",
-            "\nWhat it means\n    ",
-            "\nHere (examples/from_go/sections/",
-            "\nOutput\n",
-        ] {
+        for part in
+            ["Go\n    ", "\nMeaning\n    ", "\nHere (examples/from_go/sections/", "\nOutput\n"]
+        {
             assert!(page.contains(part), "no {part:?} in\n{page}");
         }
         assert!(!page.contains('\t'), "{page}");
@@ -58,7 +55,7 @@ fn a_page_shows_the_code_that_runs() {
     let chosen = choose(&["try_read_c".into()]).unwrap();
     let page = page(chosen[0].0, chosen[0].1);
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{page}"));
-    // The helper as a whole, then the body of the section's function without its frame.
+    // The page has the whole helper, and then the body of the section's function.
     assert!(at("\n    fn try_read(") < at("\n        timer.deadline()?;\n"));
     assert!(at("\n    }\n\n    let reactor = Reactor") < at("\n    let tries = "));
     assert!(!page.contains("fn try_read_c()") && !page.contains("Ok(())"));
@@ -78,7 +75,7 @@ fn sections_and_chapters_are_chosen_by_name() {
     let all = names(&[]).unwrap();
     let chapters = CHAPTERS.iter().map(|chapter| chapter.name);
     let distinct: HashSet<&str> = all.iter().copied().chain(chapters.clone()).collect();
-    assert_eq!(distinct.len(), all.len() + CHAPTERS.len(), "a name that two have");
+    assert_eq!(distinct.len(), all.len() + CHAPTERS.len(), "two items have the same name");
     let listing = listing(&choose(&[]).unwrap());
     assert_eq!(listing.lines().count(), all.len() + CHAPTERS.len());
     assert!(all.iter().copied().chain(chapters).all(|name| listing.contains(name)));

@@ -1,13 +1,12 @@
-//! The examples `heartbeat`, `hotpath`, `raft` and `sim_world` as programs: what they print, and
-//! what they say to wrong arguments.
+//! Tests of the programs `heartbeat`, `hotpath`, `raft` and `sim_world`: their output, and their
+//! messages for wrong arguments.
 //!
-//! A line of `heartbeat` may never come before its time. How long after it may come depends on what
-//! else the machine does: on an idle one it is a millisecond or two; the tests of this crate run
-//! beside each other, so up to [`LATE_MS`] are accepted, and a run that was disturbed so much that
-//! its lines came late or in another order is repeated, for as long as [`PATIENCE`] lasts.
+//! A line of `heartbeat` may never come before its time. On an idle machine a line is a millisecond
+//! or two late. Other tests run at the same time, so up to [`LATE_MS`] are accepted. A test repeats
+//! a run whose lines came later or in another order, until [`TIMEOUT`] is over.
 //!
-//! `cargo test` builds the examples first. Run alone, this file has cargo build the one that is
-//! missing or older than its sources.
+//! `cargo test` builds the examples first. If this file runs alone, [`example`] builds an example
+//! that is missing or older than its sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 const LATE_MS: u64 = 250;
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The program of an example, beside the folder that this test's program is in.
+/// Returns the path of an example's program, next to the folder of this test's program. Builds the
+/// program if it is missing or old.
 pub fn example(name: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,11 +52,11 @@ pub fn example(name: &str) -> PathBuf {
             String::from_utf8_lossy(&built.stderr)
         );
     }
-    assert!(program.is_file(), "{} is not there", program.display());
+    assert!(program.is_file(), "{} is missing", program.display());
     program
 }
 
-/// When the file, or the newest file in the folder, was changed.
+/// Returns the time of the last change of a file, or of the newest file in a folder.
 fn last_change(path: &Path) -> Option<SystemTime> {
     if path.is_dir() {
         fs::read_dir(path).ok()?.filter_map(|entry| last_change(&entry.ok()?.path())).max()
@@ -73,33 +73,32 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// Takes `   200 ms  event` apart: a number right-aligned in six columns, ` ms  `, and what
-/// happened.
+/// Parses `   200 ms  event`: a number right-aligned in six columns, ` ms  `, and a text.
 fn parse(line: &str) -> Option<(u64, &str)> {
-    let (number, what) = line.split_once(" ms  ")?;
+    let (number, text) = line.split_once(" ms  ")?;
     let ms: u64 = number.trim_start().parse().ok()?;
-    (format!("{ms:>6} ms  {what}") == line).then_some((ms, what))
+    (format!("{ms:>6} ms  {text}") == line).then_some((ms, text))
 }
 
-/// Runs `heartbeat` and checks that it prints exactly these lines, none early.
+/// Runs `heartbeat`, and asserts that the program prints exactly `expected`, and no line early.
 fn prints(args: &[&str], expected: &[(u64, &str)]) {
     let begin = Instant::now();
     let mut last = String::new();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < TIMEOUT {
         let output = run("heartbeat", args);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
         let lines: Vec<(u64, &str)> = stdout
             .lines()
-            .map(|line| parse(line).unwrap_or_else(|| panic!("the format of {line:?}")))
+            .map(|line| parse(line).unwrap_or_else(|| panic!("{line:?} has a wrong format")))
             .collect();
         assert!(stdout.ends_with('\n'));
         let names =
             |lines: &[(u64, &str)]| lines.iter().map(|line| line.1.to_string()).collect::<Vec<_>>();
         if names(&lines) == names(expected) {
             let pairs = || lines.iter().zip(expected);
-            for (&(ms, what), &(due, _)) in pairs() {
-                assert!(ms >= due, "{what}, due at {due} ms, came at {ms} ms:\n{stdout}");
+            for (&(ms, text), &(due, _)) in pairs() {
+                assert!(ms >= due, "{text}, due at {due} ms, came at {ms} ms:\n{stdout}");
             }
             if pairs().all(|((ms, _), (due, _))| *ms <= due + LATE_MS) {
                 return;
@@ -108,18 +107,18 @@ fn prints(args: &[&str], expected: &[(u64, &str)]) {
         last = stdout;
     }
     panic!(
-        "{args:?}: expected {expected:?} in runs for {PATIENCE:?}, the last of which \
+        "{args:?}: no run in {TIMEOUT:?} printed {expected:?} in time; the last run \
          printed\n{last}"
     );
 }
 
 #[test]
-fn the_heartbeat_of_the_first_page() {
+fn heartbeat_prints_the_lines_of_the_readme() {
     prints(&[], &[(200, "event"), (600, "event"), (1600, "heartbeat"), (2600, "heartbeat")]);
 }
 
 #[test]
-fn a_heartbeat_ten_times_as_fast() {
+fn the_interval_and_events_set_the_times() {
     prints(
         &["--interval", "100ms", "--events", "20ms,60ms", "--beats", "2"],
         &[(20, "event"), (60, "event"), (160, "heartbeat"), (260, "heartbeat")],
@@ -127,7 +126,7 @@ fn a_heartbeat_ten_times_as_fast() {
 }
 
 #[test]
-fn events_in_any_order_and_any_unit() {
+fn events_have_any_order_and_any_unit() {
     prints(
         &["--interval=100000us", "--events=60000000ns,20ms", "--beats=1"],
         &[(20, "event"), (60, "event"), (160, "heartbeat")],
@@ -149,14 +148,15 @@ fn more_beats_stay_on_the_grid() {
     );
 }
 
-/// Exit status 2, nothing on stdout, and a message on stderr that has all of `says`.
+/// Asserts that `heartbeat` ends with exit status 2, an empty stdout, and a message on stderr that
+/// contains all of `parts`.
 #[track_caller]
-fn refuses(args: &[&str], says: &[&str]) {
+fn refuses(args: &[&str], parts: &[&str]) {
     let output = run("heartbeat", args);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
     assert_eq!(text(&output.stdout), "", "{args:?}");
-    for part in says {
+    for part in parts {
         assert!(stderr.contains(part), "{args:?}: no {part:?} in {stderr:?}");
     }
     assert!(stderr.starts_with("error: ") && !stderr.contains("panicked"), "{stderr}");
@@ -184,7 +184,7 @@ fn events_that_are_no_durations_are_refused() {
 }
 
 #[test]
-fn no_beats_at_all_are_refused() {
+fn zero_beats_are_refused() {
     refuses(&["--beats", "0"], &["--beats", "0"]);
     refuses(&["--beats", "many"], &["--beats", "many"]);
 }
@@ -206,7 +206,7 @@ fn help_lists_the_options() {
 }
 
 #[test]
-fn a_turn_of_hotpath_allocates_nothing_and_makes_no_syscall() {
+fn hotpath_turns_need_no_allocation_or_syscall() {
     let output = run("hotpath", &["--turns", "20000"]);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
@@ -218,9 +218,9 @@ fn a_turn_of_hotpath_allocates_nothing_and_makes_no_syscall() {
     assert_eq!(value("syscalls a turn"), "0", "{stdout}");
 }
 
-/// Runs `raft`, and checks that it ends well and that each line of its timeline has a time; the
-/// time and the text of those that have `what` in them.
-fn raft(args: &[&str], what: &str) -> Vec<(u64, String)> {
+/// Runs `raft`, and asserts that the program succeeds and that each line of its timeline has a
+/// time. Returns the time and the text of the lines that contain `part`.
+fn raft(args: &[&str], part: &str) -> Vec<(u64, String)> {
     let output = run("raft", args);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
@@ -230,19 +230,20 @@ fn raft(args: &[&str], what: &str) -> Vec<(u64, String)> {
         "{stdout}"
     );
     let timeline = &lines[1..lines.len() - 1];
-    let timeline =
-        timeline.iter().map(|line| parse(line).unwrap_or_else(|| panic!("the format of {line:?}")));
+    let timeline = timeline
+        .iter()
+        .map(|line| parse(line).unwrap_or_else(|| panic!("{line:?} has a wrong format")));
     timeline
-        .filter(|(_, text)| text.contains(what))
+        .filter(|(_, text)| text.contains(part))
         .map(|(ms, text)| (ms, text.to_string()))
         .collect()
 }
 
 #[test]
-fn raft_elects_a_leader_and_another_one_when_that_is_killed() {
+fn raft_replaces_a_killed_leader() {
     for nodes in ["3", "5"] {
         let timeline = raft(&["--nodes", nodes, "--kill-leader"], "");
-        let at = |what: &str| timeline.iter().position(|(_, text)| text.contains(what));
+        let at = |part: &str| timeline.iter().position(|(_, text)| text.contains(part));
         let killed = at("is killed").expect("a leader is killed");
         let leader = |line: &(u64, String)| {
             line.1.contains("LEADS").then(|| line.1.split("  term").next().unwrap().to_string())
@@ -251,18 +252,18 @@ fn raft_elects_a_leader_and_another_one_when_that_is_killed() {
         let then: Vec<String> = timeline[killed..].iter().filter_map(leader).collect();
         let victim = timeline[killed].1.split("  is").next().unwrap();
         assert_eq!(first.last().map(String::as_str), Some(victim), "{timeline:?}");
-        assert!(then.iter().any(|node| node != victim), "no new leader: {timeline:?}");
+        assert!(then.iter().any(|node| node != victim), "no other node leads: {timeline:?}");
     }
 }
 
 #[test]
-fn raft_is_content_with_one_leader_and_with_one_node() {
+fn raft_elects_a_leader_of_one_node() {
     assert!(!raft(&[], "LEADS").is_empty());
     assert_eq!(raft(&["--nodes", "1"], "LEADS").len(), 1);
 }
 
 #[test]
-fn raft_refuses_to_kill_whom_it_cannot_spare() {
+fn raft_refuses_wrong_numbers_of_nodes() {
     for args in [&["--nodes", "2", "--kill-leader"][..], &["--nodes", "0"], &["--nodes", "10"]] {
         let output = run("raft", args);
         assert_eq!(
@@ -275,13 +276,13 @@ fn raft_refuses_to_kill_whom_it_cannot_spare() {
 }
 
 #[test]
-fn a_simulated_week_is_the_same_for_the_same_seed_and_tells_what_happened() {
+fn a_seed_decides_a_simulated_week() {
     let week = |args: &[&str]| {
         let output = run("sim_world", args);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
-        for what in ["is cut off", "is silent", "is back", "sensor 2", "604800 s simulated in"] {
-            assert!(stdout.contains(what), "no {what:?} in {stdout}");
+        for part in ["is cut off", "is silent", "is back", "sensor 2", "604800 s simulated in"] {
+            assert!(stdout.contains(part), "no {part:?} in {stdout}");
         }
         // The last line has the real time.
         let lines: Vec<String> = stdout.lines().map(String::from).collect();

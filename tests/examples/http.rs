@@ -1,10 +1,10 @@
-//! The example `http`: its parser and its answers without sockets, and the program.
+//! Tests of the example `http`: its parser, its answers without sockets, and the program.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use crate::exchange::Exchange;
-use crate::parse::{MOST_BODY, MOST_HEAD, Request, Stop, parse};
+use crate::parse::{MAX_BODY, MAX_HEAD, Request, Stop, parse};
 use crate::program::Program;
 use nix::sys::signal::Signal;
 use support::{ms, secs};
@@ -14,7 +14,7 @@ const LAST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 const BYE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n";
 
-/// A request with these fields.
+/// Returns a request with the header fields `fields`.
 fn with(fields: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
 }
@@ -37,8 +37,8 @@ fn a_request_has_its_parts() {
 
 #[test]
 fn a_bad_request_has_its_status() {
-    let long = format!("X: {}\r\n", "x".repeat(MOST_HEAD));
-    let large = format!("Content-Length: {}\r\n", MOST_BODY + 1);
+    let long = format!("X: {}\r\n", "x".repeat(MAX_HEAD));
+    let large = format!("Content-Length: {}\r\n", MAX_BODY + 1);
     let rows = [
         ("400", "GET /\r\n\r\n".into()),
         ("400", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n".into()),
@@ -68,18 +68,18 @@ fn a_bad_request_has_its_status() {
     for (status, text) in rows {
         match parse(text.as_bytes()) {
             Err(Stop::Bad(found)) if found.starts_with(status) => {}
-            other => panic!("{status} is expected, not {other:?}, for {text:.60?}"),
+            other => panic!("expected {status}, found {other:?} for {text:.60?}"),
         }
     }
 }
 
-/// All that comes out when these pieces come in.
+/// Returns all output of an exchange that receives `pieces`.
 fn answers(pieces: &[&str]) -> String {
     let (mut exchange, mut out) = (Exchange::default(), Vec::new());
     for piece in pieces {
         exchange.receive(piece.as_bytes());
         while !exchange.output().is_empty() {
-            let n = exchange.output().len().min(7); // the socket takes a little
+            let n = exchange.output().len().min(7); // a socket may take a part only
             out.extend_from_slice(&exchange.output()[..n]);
             exchange.sent(n);
         }
@@ -94,7 +94,7 @@ fn pipelined_requests_are_answered_in_order() {
     let echoed = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\r\n\r\n";
     let expected = [HELLO, echoed, &HELLO[..HELLO.len() - 6], BYE].concat();
     let all = [GET, &echo, &head, LAST, GET].concat();
-    assert_eq!(answers(&[&all]), expected, "nothing is answered after the last one");
+    assert_eq!(answers(&[&all]), expected, "the exchange answered after its last request");
     let bytes: Vec<&str> = (0..all.len()).map(|i| &all[i..i + 1]).collect();
     assert_eq!(answers(&bytes), expected);
     assert_eq!(answers(&["\r\n", GET, "\r", "\n", GET]), [HELLO, HELLO].concat());
@@ -120,7 +120,7 @@ fn a_bad_request_ends_the_exchange() {
 }
 
 #[test]
-fn requests_wait_while_answers_do() {
+fn requests_wait_while_answers_are_unsent() {
     let mut exchange = Exchange::default();
     exchange.receive(GET.repeat(100_000).as_bytes());
     let waiting = exchange.output().len();
@@ -134,7 +134,7 @@ fn requests_wait_while_answers_do() {
     assert_eq!((exchange.answered(), sent), (100_000, 100_000 * HELLO.len()));
 }
 
-/// The program on a port of its own, and its address.
+/// Starts the program at a free port. Returns the program and its address.
 fn serve(args: &[&str]) -> (Program, String) {
     let mut program = Program::start("http", &[&["--listen", "127.0.0.1:0"], args].concat());
     let line = program.line();
@@ -145,7 +145,7 @@ fn serve(args: &[&str]) -> (Program, String) {
 
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(secs(120))).unwrap(); // what comes later never comes
+    stream.set_read_timeout(Some(secs(120))).unwrap(); // a missing answer fails the test
     stream
 }
 
@@ -153,7 +153,7 @@ fn send(mut stream: &TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).unwrap();
 }
 
-/// Reads the answer that is expected next.
+/// Reads the next answer, and asserts that it equals `answer`.
 #[track_caller]
 fn expect(mut stream: &TcpStream, answer: &str) {
     let mut found = vec![0; answer.len()];
@@ -161,7 +161,7 @@ fn expect(mut stream: &TcpStream, answer: &str) {
     assert_eq!(String::from_utf8_lossy(&found), answer);
 }
 
-/// The rest until the end of the stream.
+/// Reads all bytes until the end of the stream.
 fn rest(mut stream: &TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -169,7 +169,7 @@ fn rest(mut stream: &TcpStream) -> String {
 }
 
 #[test]
-fn a_connection_is_kept_until_one_side_closes_it() {
+fn connections_stay_open_until_one_side_closes() {
     let (_program, address) = serve(&[]);
     let client = connect(&address);
     for _ in 0..3 {
@@ -180,7 +180,7 @@ fn a_connection_is_kept_until_one_side_closes_it() {
     expect(&client, &HELLO.repeat(50));
     send(&client, LAST);
     assert_eq!(rest(&client), BYE);
-    // A client that has nothing more to say hears the answers to what it has said.
+    // A client that half-closes still receives the answers to its requests.
     let client = connect(&address);
     send(&client, &GET.repeat(3));
     client.shutdown(Shutdown::Write).unwrap();
@@ -196,46 +196,47 @@ fn a_refused_body_does_not_destroy_the_answer() {
 }
 
 #[test]
-fn a_slow_request_is_cut() {
-    // Wall time: on a busy machine the bytes may come late. Then the server has more patience.
-    let is_cut = |patience: u64| {
-        let (_program, address) = serve(&["--request", &format!("{patience}ms")]);
+fn a_slow_request_times_out() {
+    // Wall time: on a busy machine the bytes may come late. Then the test runs again with a longer
+    // deadline.
+    let times_out = |deadline: u64| {
+        let (_program, address) = serve(&["--request", &format!("{deadline}ms")]);
         let mut client = connect(&address);
         send(&client, GET);
         expect(&client, HELLO);
-        client.set_read_timeout(Some(ms(patience / 10))).unwrap();
-        // A byte now and then does not put the deadline off.
+        client.set_read_timeout(Some(ms(deadline / 10))).unwrap();
+        // A byte from time to time does not postpone the deadline.
         for _ in 0..30 {
             let mut found = [0; 12];
             match client.read_exact(&mut found) {
                 Ok(()) => return found == *b"HTTP/1.1 408",
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
-            let _ = client.write_all(b"G"); // the next read says what is wrong
+            let _ = client.write_all(b"G"); // the next read returns any error
         }
         false
     };
-    assert!([200, 1_500, 9_000].into_iter().any(is_cut));
+    assert!([200, 1_500, 9_000].into_iter().any(times_out));
 }
 
 #[test]
-fn an_idle_connection_is_closed_without_a_word() {
-    // Wall time: on a busy machine the client may seem idle before its request. Then the server
-    // has more patience.
+fn idle_connections_are_closed_without_an_answer() {
+    // Wall time: on a busy machine the client may seem idle before its request. Then the test runs
+    // again with a longer idle time.
     let closes = |idle: &str| {
         let (_program, address) = serve(&["--idle", idle]);
         let mut client = connect(&address);
         let mut answer = String::new();
         let end =
             client.write_all(GET.as_bytes()).and_then(|()| client.read_to_string(&mut answer));
-        assert_eq!(rest(&connect(&address)), "", "one that never said anything");
+        assert_eq!(rest(&connect(&address)), "", "a client that sent no byte got an answer");
         end.is_ok() && answer == HELLO
     };
     assert!(["200ms", "3s", "25s"].into_iter().any(closes));
 }
 
 #[test]
-fn a_client_that_takes_no_answers_is_read_no_further() {
+fn a_client_must_take_answers_before_sending_more() {
     let (mut program, address) = serve(&["--request", "3600s"]);
     let mut client = connect(&address);
     client.set_write_timeout(Some(ms(300))).unwrap();
@@ -243,14 +244,14 @@ fn a_client_that_takes_no_answers_is_read_no_further() {
     let (two, mut sent) = (echo.repeat(2), 0);
     while let Ok(n) = client.write(&two.as_bytes()[sent % echo.len()..]) {
         sent += n;
-        assert!(sent < 256 << 20, "the server keeps what the client does not take");
+        assert!(sent < 256 << 20, "the server buffers for a client that does not read");
     }
-    // The others are served meanwhile.
+    // The server serves another client meanwhile.
     let other = connect(&address);
     send(&other, LAST);
     assert_eq!(rest(&other), BYE);
     drop(other);
-    // And all requests that were complete are answered when the client reads.
+    // The server answers all complete requests when the client reads.
     client.shutdown(Shutdown::Write).unwrap();
     let (answers, answer) = (rest(&client), answers(&[&echo]));
     assert_eq!(answers.len(), sent / echo.len() * answer.len());
@@ -263,21 +264,21 @@ fn a_client_that_takes_no_answers_is_read_no_further() {
     };
     let [count, turns] = [count, turns].map(|number| number.parse::<usize>().unwrap());
     assert_eq!(count, sent / echo.len() + 1);
-    // While the server could not go on, it slept.
-    assert!(turns < 8 * count + 500, "{turns} turns for {count} requests: it spins");
+    // The server slept while the client took no answers.
+    assert!(turns < 8 * count + 500, "the server spins: {turns} turns for {count} requests");
 }
 
 #[test]
-fn a_client_that_takes_no_answers_is_cut() {
+fn clients_that_take_no_answers_are_closed() {
     let (_program, address) = serve(&["--request", "300ms"]);
     let mut client = connect(&address);
     let many = GET.repeat(1_000);
-    // Ends by a reset: the connection is closed with requests that nobody has read.
+    // The loop ends by a reset, because the server closes the connection with unread requests.
     while client.write_all(many.as_bytes()).is_ok() {}
 }
 
 #[test]
-fn a_signal_lets_begun_requests_end() {
+fn begun_requests_are_answered_after_a_signal() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (mut program, address) = serve(&["--request", "3600s", "--idle", "3600s"]);
         let (idle, busy) = (connect(&address), connect(&address));
@@ -285,7 +286,7 @@ fn a_signal_lets_begun_requests_end() {
             send(client, GET);
             expect(client, HELLO);
         }
-        // The two requests come together: the answer to the first says that the second has begun.
+        // The two requests come together. So after the first answer the second request has begun.
         send(&busy, &[GET, &GET[..9]].concat());
         expect(&busy, HELLO);
         program.signal(signal);

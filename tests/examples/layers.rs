@@ -1,22 +1,22 @@
-//! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says
-//! why, and only `sys` knows libc. And the form: lines have at most 100 columns, and a file of
-//! `src` that is longer than 500 lines says why.
+//! Checks the architecture and the form of the sources. Imports point down only. `unsafe` stays in
+//! the allowed layers and has a reason. Only `sys` uses libc. Lines have at most 100 columns, and a
+//! file of `src` with more than 500 lines has a reason. A test name has at most eight words.
 //!
-//! The sources are read as text. The rules of the architecture see it without comments, strings and
-//! characters. Each rule is a function from a file to what is wrong in it, so that each is tried on
-//! a wrong file, too.
+//! The tests read the sources as text, and blank comments, strings and characters for the rules of
+//! the architecture. A rule is a function from a file to its violations, so that tests can apply a
+//! rule to a wrong file, too.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From top to bottom. A layer imports from itself and from those behind it.
+/// The layers from top to bottom. A layer imports from itself and from the layers after it.
 const LAYERS: [&str; 9] =
     ["select", "context", "sim", "sources", "reactor", "driver", "channel", "wake", "sys"];
-/// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys`
-/// only.
+/// The layers that may use `sync`, the atomics and locks that loom replaces. `sync` is beside the
+/// layers, and uses `sys` only.
 const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
-/// Documentation only, in no layer: it names what users name.
+/// The guide: documentation only, in no layer.
 const GUIDE: &str = "guide";
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
 const REACTOR: [&str; 41] = [
@@ -64,20 +64,22 @@ const REACTOR: [&str; 41] = [
 ];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
-/// How far above an `unsafe` its reason may stand, in lines.
+/// The most lines between an `unsafe` and its reason above.
 const REASON_WITHIN: usize = 6;
-/// The width of a line at most, in characters.
+/// The most characters in a line.
 const COLUMNS: usize = 100;
-/// The length of a file of `src` at most, in lines, if it does not say why it is longer.
+/// The most lines in a file of `src` without a reason.
 const LINES: usize = 500;
-/// How a file says why: one of the comments at its top begins so, and goes on with the reason.
+/// The most words in the name of a test: the parts between underscores.
+const WORDS: usize = 8;
+/// The beginning of a comment at the top of a file that gives the reason for its length.
 const LONGER: &str = "Longer than 500 lines: ";
 
 struct File {
-    /// Relative to `src`, with slashes. For the rule of widths: relative to the root.
+    /// The path relative to `src`, with slashes. For some rules the path is relative to the root.
     name: String,
     text: String,
-    /// `text` with everything blanked that is not code; the lines are the same.
+    /// `text` with comments, strings and characters blanked. The line numbers are the same.
     code: String,
 }
 
@@ -86,8 +88,8 @@ impl File {
         File { name: name.into(), text: text.into(), code: code_only(text) }
     }
 
-    /// The module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, `lib.rs` is the
-    /// root.
+    /// Returns the module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, and
+    /// `lib.rs` is the root.
     fn module(&self) -> Vec<&str> {
         let stem = self.name.trim_end_matches(".rs");
         stem.split('/').filter(|part| !matches!(*part, "lib" | "mod")).collect()
@@ -101,17 +103,17 @@ impl File {
 fn sources() -> Vec<File> {
     let src = root().join("src");
     let files = files_below(&src, &src);
-    assert!(files.len() > 10, "the sources have not been found");
+    assert!(files.len() > 10, "only {} sources were found", files.len());
     files
 }
 
-/// All the Rust of this crate and of those beside it.
+/// Returns all Rust files of this crate and of the crates beside it.
 fn all_files() -> Vec<File> {
     let folders = ["src", "tests", "examples", "benches"];
     let mut files = vec![read(&root(), &root().join("build.rs"))];
     for folder in folders {
         let found = files_below(&root(), &root().join(folder));
-        assert!(!found.is_empty(), "{folder} has not been found");
+        assert!(!found.is_empty(), "{folder} has no Rust file");
         files.extend(found);
     }
     files
@@ -126,7 +128,7 @@ fn read(base: &Path, path: &Path) -> File {
     File::new(&name.replace('\\', "/"), &fs::read_to_string(path).expect("a source file"))
 }
 
-/// The Rust files in `folder` and below it, named relative to `base`.
+/// Returns the Rust files in `folder` and below it, with names relative to `base`.
 fn files_below(base: &Path, folder: &Path) -> Vec<File> {
     let (mut folders, mut files): (Vec<PathBuf>, Vec<File>) = (vec![folder.into()], Vec::new());
     while let Some(folder) = folders.pop() {
@@ -213,7 +215,7 @@ fn code_only(text: &str) -> String {
     out
 }
 
-/// Where `word` stands as a word of its own.
+/// Returns the positions of `word` as a whole word.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
@@ -224,7 +226,7 @@ fn line_of(code: &str, at: usize) -> usize {
     code[..at].matches('\n').count() + 1
 }
 
-/// How many inline `mod name { .. }` are open at `at`.
+/// Returns the number of inline `mod name { .. }` that are open at `at`.
 fn inline_depth(code: &str, at: usize) -> usize {
     let (mut open, mut modules, mut from) = (0usize, Vec::new(), 0);
     for (i, c) in code[..at].char_indices() {
@@ -251,7 +253,7 @@ fn inline_depth(code: &str, at: usize) -> usize {
     modules.len()
 }
 
-/// The paths of a use tree that begins at `rest`: one, or those of a list in braces.
+/// Returns the paths of the use tree at the beginning of `rest`. A list in braces has several.
 fn paths(rest: &str) -> Vec<Vec<String>> {
     let rest = rest.trim_start();
     let Some(list) = rest.strip_prefix('{') else {
@@ -279,8 +281,8 @@ fn paths(rest: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The paths that the file names by `crate::..` or `super::..`, from the root of the crate on. Each
-/// has its line.
+/// Returns the paths that the file names by `crate::..` or `super::..`, with their lines. The paths
+/// start at the root of the crate.
 fn imports(file: &File) -> Vec<(usize, Vec<String>)> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -288,7 +290,7 @@ fn imports(file: &File) -> Vec<(usize, Vec<String>)> {
         let whole = |path| base.iter().map(|name| name.to_string()).chain(path).collect();
         found.extend(paths(rest).into_iter().map(|path| (line_of(code, at), whole(path))));
     };
-    // `$crate` is how a macro names what the crate exports to its users.
+    // A macro names the crate's public items by `$crate`, so these are no imports.
     for at in words(code, "crate").filter(|&at| !code[..at].ends_with('$')) {
         if let Some(rest) = code[at + "crate".len()..].strip_prefix("::") {
             add(at, &[], rest);
@@ -310,7 +312,7 @@ fn imports(file: &File) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// The paths that the file names in `reactor/`, from there on, with the line.
+/// Returns the paths that the file names in `reactor/`, with their lines. The paths start there.
 fn imports_in_reactor(file: &File) -> Vec<(usize, Vec<String>)> {
     let inside = |(line, path): (usize, Vec<String>)| match path.split_first() {
         Some((first, rest)) if first == "reactor" && !rest.is_empty() => {
@@ -321,7 +323,7 @@ fn imports_in_reactor(file: &File) -> Vec<(usize, Vec<String>)> {
     imports(file).into_iter().filter_map(inside).collect()
 }
 
-/// The file or folder in [`REACTOR`] that a path in `reactor/` leads to.
+/// Returns the file or folder in [`REACTOR`] to which a path in `reactor/` leads.
 fn unit_of(path: &[String]) -> &'static str {
     let known = |name: &str| REACTOR.iter().copied().find(|&unit| unit == name);
     match path {
@@ -345,15 +347,16 @@ fn wrong_imports_in_reactor(file: &File) -> Vec<String> {
     let at_home = own.is_empty() || from != "mod" && (from != "parts/mod" || own.len() == 1);
     let mut wrong = Vec::new();
     if !at_home {
-        wrong.push(format!("src/{}: give the file a rank in tests/layers.rs", file.name));
+        let text = "give the file a rank in tests/examples/layers.rs";
+        wrong.push(format!("src/{}: {text}", file.name));
     }
     for (line, path) in imports_in_reactor(file) {
         let to = unit_of(&path);
         if to != from && rank(from) >= rank(to) {
             let path = path.join("::");
             wrong.push(format!(
-                "src/{}:{line}: {from} imports {path} of {to}: imports point down only, and name \
-                 the file",
+                "src/{}:{line}: {from} imports {path} of {to}: import downwards only, and by the \
+                 name of the file",
                 file.name
             ));
         }
@@ -373,7 +376,7 @@ fn may_import(from: &str, to: &str) -> Result<(), &'static str> {
             (Some(from), Some(to)) if from < to => Ok(()),
             (Some(_), Some(_)) => Err("imports point down only"),
             (None, _) => Err("the file is in no layer: give it one in tests/examples/layers.rs"),
-            (_, None) => Err("name the module that it comes from, not the root's re-export"),
+            (_, None) => Err("import from the item's module, not from the root's re-export"),
         },
     }
 }
@@ -403,7 +406,7 @@ fn misplaced_unsafe(file: &File) -> Vec<String> {
     }
     let at = |at| {
         format!(
-            "src/{}:{}: unsafe is for sys, channel and reactor",
+            "src/{}:{}: only sys, channel and reactor may use unsafe",
             file.name,
             line_of(&file.code, at)
         )
@@ -437,7 +440,7 @@ fn misplaced_libc(file: &File) -> Vec<String> {
     if file.layer() == Some("sys") {
         return Vec::new();
     }
-    let at = |at| format!("src/{}:{}: only sys knows libc", file.name, line_of(&file.code, at));
+    let at = |at| format!("src/{}:{}: only sys may use libc", file.name, line_of(&file.code, at));
     words(&file.code, "libc").map(at).collect()
 }
 
@@ -446,7 +449,23 @@ fn wide_lines(file: &File) -> Vec<String> {
     lines
         .filter(|&(_, width)| width > COLUMNS)
         .map(|(line, width)| {
-            format!("{}:{line}: {width} columns, and {COLUMNS} are the limit", file.name)
+            format!("{}:{line}: {width} columns are more than {COLUMNS}", file.name)
+        })
+        .collect()
+}
+
+fn long_test_names(file: &File) -> Vec<String> {
+    let tests = file.code.match_indices("#[test]").filter_map(|(at, attribute)| {
+        let rest = &file.code[at + attribute.len()..];
+        let name = rest[words(rest, "fn").next()? + "fn".len()..].trim_start();
+        Some((at, name.split(|c: char| !is_word(c)).next()?))
+    });
+    let count = |name: &str| name.split('_').filter(|word| !word.is_empty()).count();
+    tests
+        .map(|(at, name)| (line_of(&file.code, at), name, count(name)))
+        .filter(|(.., count)| *count > WORDS)
+        .map(|(line, name, count)| {
+            format!("{}:{line}: the name {name} has {count} words, more than {WORDS}", file.name)
         })
         .collect()
 }
@@ -461,8 +480,8 @@ fn unexplained_length(file: &File) -> Vec<String> {
     if count <= LINES || top.into_iter().any(reason) {
         return Vec::new();
     }
-    let say = format!("split it, or say why at its top: `//! {LONGER}<reason>.`");
-    vec![format!("src/{}: {count} lines, and {LINES} are the limit: {say}", file.name)]
+    let advice = format!("split the file, or write at its top: `//! {LONGER}<reason>.`");
+    vec![format!("src/{}: {count} lines are more than {LINES}: {advice}", file.name)]
 }
 
 #[track_caller]
@@ -481,19 +500,19 @@ fn imports_inside_the_reactor_point_down_only() {
     holds(wrong_imports_in_reactor);
     let sources = sources();
     let core = sources.iter().find(|file| file.name == "reactor/core.rs").expect("the file");
-    assert!(imports_in_reactor(core).len() > 10, "the imports are not seen");
+    assert!(imports_in_reactor(core).len() > 10, "the imports were not found");
     for unit in REACTOR {
         let is_there = |file: &File| {
             [format!("reactor/{unit}.rs"), format!("reactor/{unit}/mod.rs")].contains(&file.name)
         };
-        assert!(sources.iter().any(is_there), "there is no reactor/{unit}");
+        assert!(sources.iter().any(is_there), "reactor/{unit} does not exist");
     }
 }
 
 /// Prints each import between files of `reactor/`, for a drawing.
 #[test]
-#[ignore = "prints, and checks nothing"]
-fn the_imports_of_the_reactor() {
+#[ignore = "prints the imports, and checks nothing"]
+fn print_the_imports_of_the_reactor() {
     let mut edges = BTreeSet::new();
     for file in sources().iter().filter(|file| file.layer() == Some("reactor")) {
         let own: Vec<String> = file.module()[1..].iter().map(|name| name.to_string()).collect();
@@ -518,12 +537,12 @@ fn unsafe_is_in_sys_channel_and_reactor_only() {
 }
 
 #[test]
-fn every_unsafe_says_why() {
+fn every_unsafe_has_a_reason() {
     holds(unexplained_unsafe);
 }
 
 #[test]
-fn libc_is_named_in_sys_only() {
+fn libc_is_used_in_sys_only() {
     holds(misplaced_libc);
 }
 
@@ -534,24 +553,32 @@ fn lines_have_at_most_100_columns() {
 }
 
 #[test]
-fn no_file_of_src_is_longer_than_500_lines() {
+fn test_names_have_at_most_eight_words() {
+    let fuzz = files_below(&root(), &root().join("fuzz/src"));
+    let files = all_files().into_iter().chain(fuzz);
+    let wrong: Vec<String> = files.flat_map(|file| long_test_names(&file)).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn source_files_have_at_most_500_lines() {
     holds(unexplained_length);
 }
 
 #[test]
-fn the_rules_see_the_imports_there_are() {
+fn the_rules_find_the_existing_imports() {
     let sources = sources();
-    let of = |name: &str| {
+    let imported_by = |name: &str| {
         let file = sources.iter().find(|file| file.name == name).expect("the file is there");
         imports(file).into_iter().map(|(_, mut path)| path.swap_remove(0)).collect::<Vec<_>>()
     };
-    assert!(of("reactor/mod.rs").contains(&"driver".to_string()));
-    assert!(of("sync/mod.rs").contains(&"sys".to_string()));
+    assert!(imported_by("reactor/mod.rs").contains(&"driver".to_string()));
+    assert!(imported_by("sync/mod.rs").contains(&"sys".to_string()));
     let unsafe_blocks: usize = sources.iter().map(|file| words(&file.code, "unsafe").count()).sum();
-    assert!(unsafe_blocks > 10, "only {unsafe_blocks} unsafe have been found");
+    assert!(unsafe_blocks > 10, "only {unsafe_blocks} uses of unsafe were found");
 }
 
-/// Each row: a file, its text, and how many wrong imports it has.
+/// Asserts the number of violations. A row has a file's name, its text and this number.
 #[track_caller]
 fn finds(rule: fn(&File) -> Vec<String>, rows: &[(&str, &str, usize)]) {
     for (name, text, wrong) in rows {
@@ -560,7 +587,7 @@ fn finds(rule: fn(&File) -> Vec<String>, rows: &[(&str, &str, usize)]) {
 }
 
 #[test]
-fn an_import_that_points_up_is_found() {
+fn an_upward_import_is_found() {
     let rows = [
         ("sys/epoll.rs", "use crate::driver::Wait;", 1),
         ("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};", 1),
@@ -602,7 +629,7 @@ fn a_wrong_import_inside_the_reactor_is_found() {
 }
 
 #[test]
-fn an_import_that_points_down_is_fine() {
+fn a_downward_import_is_allowed() {
     let driver = "use super::ready::Ready; use crate::{sync::Mutex, driver::{Wait, Wake}};";
     let text =
         "//! use crate::driver::Wait;\n/* crate::select */ const A: &str = \"crate::select\";";
@@ -641,9 +668,9 @@ fn a_line_of_101_columns_is_found() {
     assert_eq!(wrong(&format!("{fits}\n{fits}")), Vec::<String>::new());
     assert_eq!(
         wrong(&format!("{fits}\n{wide}\n{fits}\n{wide}")),
-        [2, 4].map(|n| format!("tests/api/wait.rs:{n}: 101 columns, and 100 are the limit"))
+        [2, 4].map(|n| format!("tests/api/wait.rs:{n}: 101 columns are more than 100"))
     );
-    // Comments and strings count, and characters do, not bytes.
+    // Comments and strings count. The width is in characters, not in bytes.
     assert_eq!(wrong(&format!("// {fits}")).len(), 1);
     assert_eq!(wrong(&format!("\"{fits}\"")).len(), 1);
     assert_eq!(wrong(&"µ".repeat(COLUMNS)).len(), 0);
@@ -651,7 +678,22 @@ fn a_line_of_101_columns_is_found() {
 }
 
 #[test]
-fn a_file_of_501_lines_without_reason_is_found() {
+fn a_test_name_of_nine_words_is_found() {
+    let wrong = |text: &str| long_test_names(&File::new("tests/api/wait.rs", text));
+    let (fits, long) = ("fn a_b_c_d_e_f_g_h() {}\n", "fn a_b_c_d_e_f_g_h_i() {}\n");
+    assert_eq!(wrong(&format!("#[test]\n{fits}#[test]\n{fits}")), Vec::<String>::new());
+    assert_eq!(
+        wrong(&format!("#[test]\n{fits}\n#[test]\n{long}")),
+        ["tests/api/wait.rs:4: the name a_b_c_d_e_f_g_h_i has 9 words, more than 8"]
+    );
+    // Attributes and comments may stand between. Other functions and macros have no limit.
+    let between = "#[test]\n#[cfg_attr(flat, ignore = \"fn a\")]\n// fn a\n";
+    assert_eq!(wrong(&format!("{between}{long}")).len(), 1);
+    assert_eq!(wrong(&format!("{long}#[test]\nfn $name() {{}}\n// #[test]\n{long}")).len(), 0);
+}
+
+#[test]
+fn a_file_of_501_lines_is_found() {
     let wrong = |top: &str, lines: usize| {
         let text = format!("{top}{}", "x\n".repeat(lines - top.lines().count()));
         unexplained_length(&File::new("sys/epoll.rs", &text)).len()
@@ -659,7 +701,7 @@ fn a_file_of_501_lines_without_reason_is_found() {
     assert_eq!(wrong("", LINES), 0);
     assert_eq!(wrong("", LINES + 1), 1);
     assert_eq!(wrong("//! The poller.\n", LINES + 1), 1);
-    // The reason stands at the top, in the docs or in a comment, and is one.
+    // The reason is at the top, in the docs or in a comment, and is not empty.
     assert_eq!(wrong(&format!("//! The poller.\n//!\n//! {LONGER}it must.\n"), LINES + 1), 0);
     assert_eq!(wrong(&format!("// {LONGER}it must.\n\n//! The poller.\n"), LINES + 1), 0);
     assert_eq!(wrong(&format!("//! {LONGER}\n"), LINES + 1), 1);
@@ -667,7 +709,7 @@ fn a_file_of_501_lines_without_reason_is_found() {
 }
 
 #[test]
-fn only_code_is_left_of_a_text() {
+fn code_only_keeps_only_the_code() {
     let text = "a /* b /* c */ d */ e // f\n\"g\\\" // h\" 'i' '\\'' r#\"j\"k\"# &'l m r#n \
                 \"two\nlines\" o";
     let words: Vec<String> = code_only(text).split_whitespace().map(String::from).collect();

@@ -1,8 +1,8 @@
-//! What a reader of the repository sees: the examples, the documents, the layout of the sources,
-//! and what the compiler says to a wrong `select!`.
+//! Tests of the examples, the documents, the layout of the sources, and the compile errors of
+//! `select!`.
 #![cfg(in_repository)]
 
-// The modules of the examples that the tests drive. The examples use more of them.
+// The modules of the examples that the tests call. The examples use more of these modules.
 #[path = "../../examples/common/acceptor.rs"]
 mod acceptor;
 #[allow(dead_code)]

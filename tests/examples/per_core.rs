@@ -1,5 +1,5 @@
-//! The example `per_core`: connections go to the loop that has the fewest, every line is answered,
-//! and a stop lets clients finish.
+//! Tests of the example `per_core`. A connection goes to the loop with the fewest connections.
+//! Every line is answered, and a stop lets clients finish.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ fn start(loops: usize, listeners: usize, grace: Duration) -> Pool {
     Pool::start(Settings { address, loops, listeners, grace }).unwrap()
 }
 
-/// A client that has been answered, and the loop that serves it.
+/// Connects a client, and waits for an answer. Returns the client and the index of its loop.
 fn connect(pool: &Pool) -> (TcpStream, usize) {
     let stream = TcpStream::connect(pool.address).unwrap();
     let index = ask(&stream, 2).unwrap();
@@ -28,12 +28,12 @@ fn sum(reports: &[Report], count: impl Fn(&Report) -> u64) -> u64 {
 fn a_busy_loop_hands_connections_over() {
     let _dog = dog();
     let pool = start(3, 1, HOUR);
-    // One after the other: the loop that accepts knows what the others have.
+    // The clients connect one after the other, so the accepting loop knows all counts.
     let clients: Vec<_> = (0..60).map(|_| connect(&pool)).collect();
     let served = [0, 1, 2].map(|index| clients.iter().filter(|(_, by)| *by == index).count());
     let (most, least) = (served.iter().max().unwrap(), served.iter().min().unwrap());
     assert!(most - least <= SLACK + 1, "{served:?}");
-    // A client stays where it is.
+    // A client stays in its loop.
     for (stream, index) in &clients {
         assert_eq!(ask(stream, 1).unwrap(), *index);
     }
@@ -68,7 +68,7 @@ fn a_stop_lets_clients_finish() {
     let pool = start(2, 2, HOUR);
     let (stream, index) = connect(&pool);
     pool.stop();
-    // Until the listeners are closed.
+    // Wait until the listeners are closed.
     while TcpStream::connect(pool.address).is_ok() {
         std::thread::yield_now();
     }

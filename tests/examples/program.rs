@@ -1,4 +1,4 @@
-//! A program of an example, which runs beside a test.
+//! Runs the program of an example beside a test.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Watchdog, dog};
 
-/// The program, and what it prints. Killed when it is dropped.
+/// A running program and its output. Dropping it kills the program.
 pub struct Program {
     _dog: Watchdog,
     child: Child,
@@ -25,12 +25,12 @@ impl Program {
         Program { _dog: dog(), child, output }
     }
 
-    /// The next line that the program prints.
+    /// Returns the next line that the program prints.
     pub fn line(&mut self) -> String {
-        self.output.next().expect("another line").expect("text")
+        self.output.next().expect("the program prints another line").expect("text")
     }
 
-    /// The lines that it prints until it ends.
+    /// Returns the lines that the program prints until it ends.
     pub fn rest(&mut self) -> Vec<String> {
         self.output.by_ref().map(|line| line.expect("text")).collect()
     }

@@ -1,8 +1,8 @@
-//! The nodes of the example `raft` in a `SimWorld`: histories with losses, delays, overtaking
-//! messages, partitions, crashes and restarts, in none of which a term has two leaders.
+//! Tests of the example `raft` in a `SimWorld`: histories with losses, delays, reordering,
+//! partitions, crashes and restarts. No history has two leaders in one term.
 //!
-//! A history is its seed. `cargo test --release --test examples raft_sim -- --nocapture` prints how
-//! much faster than the clock they pass.
+//! A seed decides a history. `cargo test --release --test examples raft_sim -- --nocapture` prints
+//! the ratio of simulated time to real time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -12,18 +12,18 @@ use crate::cluster::{self, history};
 use pollmux::{SimWorld, Time};
 use support::rounds;
 
-/// Returns the number of seeds that are tried.
+/// Returns the number of seeds that a test tries.
 fn seeds() -> u64 {
     rounds(250)
 }
 
 #[test]
-fn histories_have_no_term_with_two_leaders_and_a_leader_after_healing() {
+fn no_history_has_two_leaders_in_one_term() {
     let start = Instant::now();
     let (simulated, next) = (AtomicU64::new(0), AtomicU64::new(0));
     let (terms, lost, handovers) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
-        // Worlds know nothing of each other.
+        // Worlds are independent, so two threads can run histories.
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
@@ -57,17 +57,17 @@ fn histories_have_no_term_with_two_leaders_and_a_leader_after_healing() {
 }
 
 #[test]
-fn the_same_seed_is_the_same_history_and_another_one_is_another() {
-    let of = |seed| history(&mut SimWorld::new(seed), seed, false).unwrap();
+fn a_seed_decides_the_history() {
+    let run = |seed| history(&mut SimWorld::new(seed), seed, false).unwrap();
     for seed in 0..20 {
-        let first = of(seed);
-        assert_eq!(first, of(seed), "seed {seed}");
-        assert_ne!(first.trace, of(seed + 1_000).trace, "seed {seed}");
+        let first = run(seed);
+        assert_eq!(first, run(seed), "seed {seed}");
+        assert_ne!(first.trace, run(seed + 1_000).trace, "seed {seed}");
     }
 }
 
 #[test]
-fn a_search_finds_a_vote_that_a_crash_forgets() {
+fn a_search_finds_a_vote_lost_by_crash() {
     let found = SimWorld::search(0..10_000, |world| {
         let seed = world.seed();
         cluster::history(world, seed, true).map(drop)
@@ -82,7 +82,7 @@ fn a_search_finds_a_vote_that_a_crash_forgets() {
     for part in ["sent       node", "delivered  node", "is killed", "runs", "partition"] {
         assert!(history.contains(part), "no {part:?} in {history}");
     }
-    // The seed does it again, and not without the bug.
+    // The seed fails again with the bug, and passes without the bug.
     let again = cluster::history(&mut SimWorld::new(found.seed), found.seed, true);
     assert_eq!(again.unwrap_err(), found.text);
     cluster::history(&mut SimWorld::new(found.seed), found.seed, false).unwrap();

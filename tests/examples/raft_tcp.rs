@@ -1,8 +1,8 @@
-//! The example `raft` in processes of their own, over TCP: who is stopped or killed is replaced,
-//! and who goes on follows. The test reads what the processes print.
+//! Tests of the example `raft` in one process per node, over TCP. The other nodes replace a stopped
+//! or killed leader, and a continued leader follows. The tests read the output of the processes.
 //!
-//! An election may come at any time, because any process may stand still for a while. So a scene
-//! whose leader was none any more is played again.
+//! An election may start at any time, because any process may pause for a while. So a test repeats
+//! a step if the leader had changed before the step.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,11 +17,11 @@ use crate::heartbeat::example;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The most time that a fact may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// The most time that a test waits for a line.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Debug, PartialEq)]
-enum What {
+enum LineKind {
     Starts,
     Leads {
         votes: String,
@@ -36,38 +36,38 @@ enum What {
 struct Line {
     node: usize,
     term: u64,
-    what: What,
+    kind: LineKind,
 }
 
-/// Takes `   176 ms  node 1  term 1  LEADS, by the votes of [0, 1]` apart.
+/// Parses a line such as `   176 ms  node 1  term 1  LEADS, by the votes of [0, 1]`.
 fn parse(line: &str) -> Option<Line> {
     let mut parts = line.trim_start().split("  ").skip(1);
     let node = parts.next()?.strip_prefix("node ")?.parse().ok()?;
     let term = parts.next()?.strip_prefix("term ")?.parse().ok()?;
     let text = parts.next()?;
-    let what = match text.split_once(", by the votes of ") {
-        Some(("LEADS", votes)) => What::Leads { votes: votes.into() },
-        _ if text == "starts" => What::Starts,
-        _ if text.starts_with("follows ") => What::Follows,
-        _ => What::Else,
+    let kind = match text.split_once(", by the votes of ") {
+        Some(("LEADS", votes)) => LineKind::Leads { votes: votes.into() },
+        _ if text == "starts" => LineKind::Starts,
+        _ if text.starts_with("follows ") => LineKind::Follows,
+        _ => LineKind::Else,
     };
-    Some(Line { node, term, what })
+    Some(Line { node, term, kind })
 }
 
 struct Cluster {
     nodes: Vec<Child>,
     lines: Receiver<Line>,
-    /// By term.
+    /// The leaders' lines by term.
     leaders: BTreeMap<u64, Line>,
 }
 
 impl Cluster {
-    /// Begins `running` of `all` nodes, at ports that nothing else has.
+    /// Starts the first `running` of `all` nodes at free ports.
     fn start(running: usize, all: u16) -> (Cluster, Vec<u16>) {
         static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
         let program = example("raft");
         loop {
-            // Below those that the kernel gives to connections.
+            // These ports are below the range that the kernel assigns to connections.
             let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
             let base = 20_000 + (std::process::id() * 16 + attempt * 4) % 10_000;
             let ports: Vec<u16> = (0..all).map(|n| base as u16 + n).collect();
@@ -75,7 +75,7 @@ impl Cluster {
             if !ports.iter().all(is_free) {
                 continue;
             }
-            let (tell, lines) = channel();
+            let (sender, lines) = channel();
             let start = |node: usize| {
                 let address = |port: &u16| format!("127.0.0.1:{port}");
                 let others = ports.iter().filter(|port| **port != ports[node]);
@@ -83,35 +83,35 @@ impl Cluster {
                 let mut command = Command::new(&program);
                 command.args(["--listen", &address(&ports[node]), "--peers", &others.join(",")]);
                 let mut child = support::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
-                let (tell, out) = (tell.clone(), child.stdout.take().unwrap());
+                let (sender, out) = (sender.clone(), child.stdout.take().unwrap());
                 thread::spawn(move || {
                     for line in BufReader::new(out).lines().map_while(Result::ok) {
                         let line = parse(&line).unwrap_or_else(|| panic!("{line}"));
                         assert_eq!(line.node, node);
-                        let _ = tell.send(line);
+                        let _ = sender.send(line);
                     }
-                    let _ = tell.send(Line { node, term: 0, what: What::Ends });
+                    let _ = sender.send(Line { node, term: 0, kind: LineKind::Ends });
                 });
                 child
             };
             let nodes = (0..running).map(start).collect();
             let mut cluster = Cluster { nodes, lines, leaders: BTreeMap::new() };
             // Another program may have taken a port meanwhile.
-            let begins = |line: &Line| matches!(line.what, What::Starts | What::Ends);
-            if (0..running).all(|_| cluster.wait(begins).what == What::Starts) {
+            let begins = |line: &Line| matches!(line.kind, LineKind::Starts | LineKind::Ends);
+            if (0..running).all(|_| cluster.wait(begins).kind == LineKind::Starts) {
                 return (cluster, ports);
             }
         }
     }
 
-    /// The next line that is wanted. No term has two leaders.
+    /// Waits for the next line that `is_wanted` accepts. Asserts that no term has two leaders.
     #[track_caller]
     fn wait(&mut self, is_wanted: impl Fn(&Line) -> bool) -> Line {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left).expect("the line comes in time");
-            if matches!(line.what, What::Leads { .. }) {
+            if matches!(line.kind, LineKind::Leads { .. }) {
                 let before = self.leaders.insert(line.term, line.clone());
                 assert!(before.is_none(), "two leaders: {before:?} and {line:?}");
             }
@@ -121,13 +121,13 @@ impl Cluster {
         }
     }
 
-    /// The last leader, in a term after `before`.
+    /// Waits for a leader in a term after `before`. Returns the line of the last leader.
     #[track_caller]
     fn leader_after(&mut self, before: u64) -> Line {
         loop {
             match self.leaders.last_key_value() {
                 Some((term, line)) if *term > before => return line.clone(),
-                _ => drop(self.wait(|line| matches!(line.what, What::Leads { .. }))),
+                _ => drop(self.wait(|line| matches!(line.kind, LineKind::Leads { .. }))),
             }
         }
     }
@@ -146,9 +146,9 @@ impl Drop for Cluster {
     }
 }
 
-/// Did the stopped or killed node have a part in this election?
-fn had_a_part(line: &Line, node: usize) -> bool {
-    let What::Leads { votes } = &line.what else { panic!("{line:?}") };
+/// Returns true if `node` voted for this leader.
+fn voted_for(line: &Line, node: usize) -> bool {
+    let LineKind::Leads { votes } = &line.kind else { panic!("{line:?}") };
     votes.contains(&node.to_string())
 }
 
@@ -160,34 +160,34 @@ fn others_elect_when_a_leader_stops_or_dies() {
         cluster.signal(leader.node, Signal::SIGSTOP);
         let next = cluster.leader_after(leader.term);
         cluster.signal(leader.node, Signal::SIGCONT);
-        if had_a_part(&next, leader.node) {
-            leader = next; // elected before the stop
+        if voted_for(&next, leader.node) {
+            leader = next; // this leader was elected before the stop
             continue;
         }
         let stopped = leader.node;
         let goes_on = |line: &Line| {
-            let settles = matches!(line.what, What::Follows | What::Leads { .. });
+            let settles = matches!(line.kind, LineKind::Follows | LineKind::Leads { .. });
             line.node == stopped && line.term >= next.term && settles
         };
         let line = cluster.wait(goes_on);
-        if line.what == What::Follows {
+        if line.kind == LineKind::Follows {
             break;
         }
-        leader = line; // it was elected again, before it had heard of the other
+        leader = line; // the node was elected again before a message of the other leader arrived
     }
     let killed = cluster.leader_after(0);
     cluster.signal(killed.node, Signal::SIGKILL);
     let mut next = cluster.leader_after(killed.term);
     while next.node == killed.node {
-        next = cluster.leader_after(next.term); // elected before the kill
+        next = cluster.leader_after(next.term); // this node was elected before the kill
     }
 }
 
 #[test]
-fn a_frame_in_pieces_is_heard_and_garbage_is_not() {
-    // The others are not there: what comes is ours.
+fn frames_in_pieces_are_read_garbage_is_refused() {
+    // The other nodes do not run, so the node receives only the test's frames.
     let (mut cluster, ports) = Cluster::start(1, 3);
-    let dial = || {
+    let connect = || {
         let stream = TcpStream::connect(("127.0.0.1", ports[0])).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -198,26 +198,26 @@ fn a_frame_in_pieces_is_heard_and_garbage_is_not() {
     };
     let heartbeat = 3;
     for garbage in [vec![0xff; 1_000_000], frame(1, 1 << 20, 9)] {
-        let mut stream = dial();
-        // The node closes, perhaps before all is written.
+        let mut stream = connect();
+        // The node closes the connection, perhaps before the write is complete.
         let _ = stream.write_all(&garbage);
         assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
     }
-    let mut stream = dial();
+    let mut stream = connect();
     for from in [1, 2] {
-        // So far apart that no election comes in between.
+        // The terms are so far apart that no election can reach the next term.
         let term = u64::from(from) << 30;
         for piece in frame(from, term, heartbeat).chunks(1) {
             stream.write_all(piece).unwrap();
         }
-        let line = cluster.wait(|line| line.what == What::Follows);
+        let line = cluster.wait(|line| line.kind == LineKind::Follows);
         assert_eq!(line.term, term);
     }
     // Two frames in one piece.
     let both = [frame(1, 1 << 40, heartbeat), frame(2, 1 << 41, heartbeat)].concat();
     stream.write_all(&both).unwrap();
     for term in [1 << 40, 1 << 41] {
-        assert_eq!(cluster.wait(|line| line.what == What::Follows).term, term);
+        assert_eq!(cluster.wait(|line| line.kind == LineKind::Follows).term, term);
     }
-    assert!(cluster.leaders.is_empty(), "one of three leads nobody");
+    assert!(cluster.leaders.is_empty(), "one node of three was elected");
 }

@@ -1,4 +1,4 @@
-//! The example `supervisor`, as a program, and its pauses.
+//! Tests of the example `supervisor`: the program, and its pauses.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{ms, secs};
 
-/// Supervises these lines until all is over: what is printed, without the ids of processes, and the
-/// exit code.
+/// Runs the supervisor until it ends. Returns the printed lines, without the ids of processes, and
+/// the exit code.
 fn supervise(args: &[&str]) -> (Vec<String>, Option<i32>) {
     let mut program = Program::start("supervisor", args);
     let mut lines = program.rest();
@@ -17,7 +17,7 @@ fn supervise(args: &[&str]) -> (Vec<String>, Option<i32>) {
     (lines, program.wait().code())
 }
 
-/// A program that says `up`, and then what a signal makes it say.
+/// A supervised program that prints `up`, and runs `trap` when a signal comes.
 struct Waiting {
     program: Program,
     process: Pid,
@@ -34,9 +34,9 @@ impl Waiting {
     }
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn output_comes_in_lines_and_a_good_end_is_the_end() {
+fn output_comes_in_lines_before_a_good_end() {
     let (mut lines, code) =
         supervise(&["echo one; echo two >&2; printf three", "printf a; echo b; exit 0"]);
     lines.sort();
@@ -45,18 +45,18 @@ fn output_comes_in_lines_and_a_good_end_is_the_end() {
     assert_eq!((lines, code), (expected.map(String::from).into(), Some(0)));
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn much_output_comes_whole_before_the_end() {
+fn much_output_is_complete_before_the_end() {
     let (lines, code) = supervise(&["i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done"]);
     let expected = (0..20_000).map(|i| format!("0 | {i}"));
     assert!(lines.iter().cloned().eq(expected.chain(["0: exit status: 0".into()])));
     assert_eq!(code, Some(0));
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn failures_are_repeated_with_pauses_that_double() {
+fn failed_programs_restart_after_doubling_pauses() {
     let args = ["--backoff", "10ms", "--most", "40ms", "--stable", "9999s", "--retries", "4"];
     let (lines, code) = supervise(&[&args[..], &["echo run; exit 3"]].concat());
     let pauses = ["again in 10ms", "again in 20ms", "again in 40ms", "again in 40ms", "given up"];
@@ -67,40 +67,40 @@ fn failures_are_repeated_with_pauses_that_double() {
     assert_eq!((lines, code), (expected, Some(1)));
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn one_that_is_given_up_stops_the_others() {
+fn giving_a_program_up_stops_the_others() {
     let args = ["--retries", "0", "--grace", "9999s"];
     let (lines, code) = supervise(&[&args[..], &["exec sleep 9999", "exit 1"]].concat());
     let last = "0: signal: 15 (SIGTERM)".to_string();
     assert_eq!((lines, code), (vec!["1: exit status: 1, given up".into(), last], Some(1)));
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn a_signal_asks_programs_to_end() {
+fn a_signal_terminates_the_programs() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut waiting = Waiting::start(&["--grace", "9999s"], "echo bye; exit 7");
         waiting.program.signal(signal);
         let expected = [&format!("{signal}: good-bye"), "0 | bye", "0: exit status: 7"];
-        assert_eq!(waiting.program.rest(), expected, "it is not started again");
+        assert_eq!(waiting.program.rest(), expected, "the supervisor started the program again");
         assert_eq!(waiting.program.wait().code(), Some(0));
     }
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn one_that_stays_is_killed_after_the_grace_time() {
+fn a_remaining_program_is_killed_after_the_grace() {
     let mut waiting = Waiting::start(&["--grace", "100ms"], "echo no");
     waiting.program.signal(Signal::SIGTERM);
     let mut lines = waiting.program.rest();
-    lines.retain(|line| line != "0 | no"); // a busy machine may be too late for that
+    lines.retain(|line| line != "0 | no"); // on a busy machine this line may be missing
     assert_eq!(lines, ["SIGTERM: good-bye", "0: signal: 9 (SIGKILL)"]);
     assert_eq!(waiting.program.wait().code(), Some(1));
-    assert!(kill(waiting.process, None).is_err(), "the process runs on");
+    assert!(kill(waiting.process, None).is_err(), "the process still runs");
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
 fn a_signal_ends_a_pause() {
     let mut program =
@@ -112,13 +112,13 @@ fn a_signal_ends_a_pause() {
     assert_eq!(program.wait().code(), Some(0));
 }
 
-#[cfg_attr(flat, ignore = "no process can be waited for")]
+#[cfg_attr(flat, ignore = "this build cannot wait for processes")]
 #[test]
-fn children_of_a_program_are_not_waited_for() {
+fn the_supervisor_ignores_children_of_a_program() {
     let (lines, code) = supervise(&["sleep 9999 & echo $!; printf end"]);
     let child = lines[0].strip_prefix("0 | ").expect("the child of the program");
     let child = Pid::from_raw(child.parse().unwrap());
-    assert!(kill(child, Signal::SIGKILL).is_ok(), "it has the pipe, and runs");
+    assert!(kill(child, Signal::SIGKILL).is_ok(), "the child does not run any more");
     assert_eq!(lines[1..], ["0 | end", "0: exit status: 0"]);
     assert_eq!(code, Some(0));
 }
@@ -130,7 +130,7 @@ fn pauses_double_up_to_a_bound() {
         ran.iter().map(|&ran| backoff.next(ran).as_millis()).collect()
     };
     assert_eq!(pauses(&[ms(1); 6]), [100, 200, 400, 800, 1_000, 1_000]);
-    assert_eq!(pauses(&[secs(60), secs(59)]), [100, 200], "a good run begins anew");
+    assert_eq!(pauses(&[secs(60), secs(59)]), [100, 200], "a stable run must reset the pause");
     assert_eq!(pauses(&[ms(1); 100])[99], 1_000);
     assert_eq!(backoff.failures(), 102);
     assert_eq!(Backoff::new(Duration::MAX, Duration::MAX, secs(1)).next(ms(1)), Duration::MAX);

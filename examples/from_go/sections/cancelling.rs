@@ -1,4 +1,4 @@
-//! Telling others to stop: by a context, by a done channel, and all of them at once.
+//! Cancelling other loops: by a context, by a done channel, and several loops at once.
 
 use std::cell::Cell;
 use std::io;
@@ -30,11 +30,11 @@ ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
 defer cancel()
 err := watch(ctx)"#,
             meaning: "
-Done gives a channel that is closed when the context is cancelled or its time is over. A context
-with a deadline holds a timer until then, so vet insists on the cancel.
+Done returns a channel, which is closed when the context is cancelled or its deadline has passed. A
+context with a deadline holds a timer until then, so `go vet` demands the cancel.
 
-Here `done` makes a source of the context, which gives the cause. A deadline is a number in the
-tree, and the reactor that waits for it arms it: a context that is forgotten holds no timer.",
+Here `done` makes a source, which gives the cause. A deadline is a number in the context, and the
+waiting reactor arms a timer. So a forgotten context holds no timer.",
             code: code!(by_context, with watch),
         },
         Section {
@@ -54,11 +54,10 @@ done := make(chan struct{})
 time.AfterFunc(2500*time.Millisecond, func() { close(done) })
 ticks := count(done)"#,
             meaning: "
-Nothing is ever sent: that the channel is closed is the message.
+No value is ever sent: closing the channel is the signal.
 
-Here it is closed by dropping its last sender, and `recv` then gives an error, in this turn and in
-all later ones. A channel has one receiver: for one loop this is enough, for several see the next
-section.",
+Here dropping the last sender closes the channel, and `recv` then gives an error in every turn. A
+channel has one receiver, which is enough for one loop. For several loops see the next section.",
             code: code!(by_done_channel, with count),
         },
         Section {
@@ -76,28 +75,28 @@ for i := 0; i < 3; i++ {
 close(done) // all three; a second close would panic
 wg.Wait()"#,
             meaning: "
-A closed channel is ready for everybody, which a value sent is not: the idiom for one word to
-many.
+A closed channel is ready for all receivers, and a sent value is ready for one receiver only. So
+close is Go's idiom for a broadcast.
 
-Here that is what a context is for. It goes to any number of threads, one `cancel` ends it for
-all, and wakes each loop that sleeps, once. A second `cancel` is no error: it says that it was not
-the first. This section runs in real time, with real threads.",
+Here a context does this. Any number of threads can have clones of a context. One `cancel` ends
+the context for all threads, and wakes each sleeping loop once. A second `cancel` is no error, and
+returns false. This section runs in real time, with real threads.",
             code: code!(close_as_broadcast),
         },
         Section {
-            title: "something to be done at the end",
+            title: "a function that runs after the cancel",
             go: r#"
 ctx, cancel := context.WithCancel(context.Background())
 stop := context.AfterFunc(ctx, func() { conn.Close() })
-cancel() // conn is closed by another goroutine, some time
+cancel() // another goroutine closes conn later
 stopped := stop() // false: too late"#,
             meaning: "
-AfterFunc runs f in a goroutine of its own, so f and its caller need a lock for what they share.
+AfterFunc runs f in a goroutine of its own, so f and its caller need a lock for shared data.
 
-Here `after_cancel` runs it on the reactor, inside the next turn: it may hold an Rc, and nothing
-of yours runs at the same time. `stop` returns true exactly when f does not run, and dropping what
-`after_cancel` gave is `stop`.",
-            code: code!(at_the_end),
+Here `after_cancel` runs the closure on the reactor's thread, inside the next turn. The closure may
+hold an Rc, because no other code of yours runs at the same time. `stop` returns true exactly when
+the closure will not run. Dropping the result of `after_cancel` is a `stop`, too.",
+            code: code!(run_after_cancel),
         },
     ],
 };
@@ -136,7 +135,7 @@ fn count(reactor: &Reactor, done: &Inbox<()>) -> io::Result<u32> {
         select! { reactor;
             recv(ticker) -> _ => ticks += 1,
             recv(done) -> end => {
-                assert_eq!(end, Err(channel::RecvError)); // it is closed
+                assert_eq!(end, Err(channel::RecvError)); // the channel is closed
                 return Ok(ticks);
             }
         }
@@ -151,7 +150,7 @@ fn by_done_channel() -> io::Result<()> {
     let ticks = count(&reactor, &done)?;
     say!("{ticks} ticks until {:?}", reactor.now() - Time::ZERO);
     assert_eq!((ticks, reactor.now()), (2, Time::ZERO + ms(2500)));
-    assert_eq!(count(&reactor, &done)?, 0); // closed for ever
+    assert_eq!(count(&reactor, &done)?, 0); // the channel stays closed
     Ok(())
 }
 
@@ -165,8 +164,8 @@ fn close_as_broadcast() -> io::Result<()> {
             select! { reactor; recv(done) -> cause => Ok(cause.error()) }
         })
     });
-    assert!(canceller.cancel()); // all three
-    assert!(!canceller.cancel()); // no panic
+    assert!(canceller.cancel()); // ends all three loops
+    assert!(!canceller.cancel()); // a second cancel does not panic
     for (n, thread) in loops.into_iter().enumerate() {
         let end = thread.join().unwrap()?;
         say!("loop {n}: {end}");
@@ -175,16 +174,16 @@ fn close_as_broadcast() -> io::Result<()> {
     Ok(())
 }
 
-fn at_the_end() -> io::Result<()> {
+fn run_after_cancel() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let (context, canceller) = reactor.context().with_cancel();
     let open = Rc::new(Cell::new(true)); // stands for conn
     let conn = open.clone();
     let closing = reactor.after_cancel(&context, move |_| conn.set(false));
-    let other = reactor.after_cancel(&context, |_| panic!("it was stopped"));
+    let other = reactor.after_cancel(&context, |_| panic!("the stopped closure ran"));
     assert!(other.stop());
     canceller.cancel();
-    assert!(open.get()); // not yet: in the next turn
+    assert!(open.get()); // the closure runs in the next turn
     reactor.sleep_blocking(ms(0))?;
     say!("open: {}; stopped: {}", open.get(), closing.stop());
     assert!(!open.get() && !closing.stop());

@@ -1,4 +1,4 @@
-//! `if !t.Stop() { <-t.C }`, its two failures, and why there is nothing to drain here.
+//! The drain idiom `if !t.Stop() { <-t.C }` and its two failures. pollmux does not need this idiom.
 
 use std::io;
 
@@ -14,16 +14,16 @@ pub const CHAPTER: Chapter = Chapter {
             title: "the drain that blocks",
             go: r#"
 <-t.C // received
-// ... later, by the book:
+// ... later, by the documentation:
 if !t.Stop() {
-	<-t.C // blocks for ever: the value was received already
+	<-t.C // blocks for ever: the value was already received
 }
 t.Reset(time.Second)"#,
             meaning: "
-Stop returns false in both cases: a value waits in C, or it was received. Who drains must know
-which.
+Stop returns false if a value waits in C, and also if the value was received. The program must know
+the case before it drains.
 
-Here there is nothing to know, and no idiom: call `reset`.",
+Here both cases are the same: call `reset`.",
             code: code!(drain_blocks),
         },
         Section {
@@ -31,22 +31,22 @@ Here there is nothing to know, and no idiom: call `reset`.",
             go: r#"
 if !t.Stop() {
 	select {
-	case <-t.C: // drain, if there is something
+	case <-t.C: // drain, if C has a value
 	default:
 	}
 }
 t.Reset(time.Second)
-<-t.C // now and then at once: the old value"#,
+<-t.C // sometimes at once: the old value"#,
             meaning: "
-Until Go 1.23 it could happen in this order. The runtime, on its thread, finds that t has expired
-and takes it off its heap. The program calls Stop: false. It drains: nothing there yet. The
-runtime sends the old value. Reset starts a timer whose channel is full already.
+Until Go 1.23 this order was possible. The runtime, on its thread, finds that t has expired and
+removes t from its heap. The program calls Stop, which returns false. The drain finds C empty. The
+runtime sends the old value. Reset starts a timer whose channel is already full.
 
-Here that order does not exist. The loop's own thread looks at the clock, at the beginning of a
-turn, and never between two statements of yours; and an expiry is a mark in the timer, not a
-message on its way. So a timer is armed, or expired and not received, or neither, and `stop` sees
-which. These are all the places at which a program can stop and reset a timer of one second; after
-each of them exactly the new deadline comes.",
+Here this order is impossible. The loop's thread reads the clock at the beginning of a turn, never
+between two statements of yours. An expiry is a mark in the timer, not a message on its way. So a
+timer is armed, or expired and not received, or neither, and `stop` knows the state. The table has
+all points at which a program can stop and reset a timer of one second. After each point only the
+new deadline fires.",
             code: code!(drain_race, with waiting),
         },
         Section {
@@ -57,11 +57,12 @@ case <-a.C:
 	b.Stop() // b expires in the same instant
 case <-b.C:
 }
-<-b.C // until Go 1.23: perhaps b's value after all"#,
+<-b.C // until Go 1.23: sometimes b's value"#,
             meaning: "
-The runtime had put both values into their channels before the select looked.
+The runtime had put both values into their channels before the select.
 
-Here both expire in one turn too, but what the arm of a stops cannot fire any more.",
+Here both timers expire in one turn, too. But the arm of `a` stops `b`, and a stopped timer cannot
+fire.",
             code: code!(one_batch),
         },
     ],
@@ -73,9 +74,9 @@ fn drain_blocks() -> io::Result<()> {
     select! { reactor; recv(timer) -> _ => {} }
     say!("stop: {}", timer.stop());
 
-    // What Go's idiom would do now, with a limit to its patience.
+    // Go's drain idiom, with a timeout.
     let drained = select! { reactor; recv(timer) -> _ => true, default(secs(3600)) => false };
-    say!("something to drain within an hour: {drained}");
+    say!("a value to drain within an hour: {drained}");
     timer.reset(secs(1));
     let due = select! { reactor; recv(timer) -> due => due };
     say!("after a reset: {:?}", due - Time::ZERO);
@@ -94,22 +95,22 @@ fn drain_race() -> io::Result<()> {
     let sim = Sim::new();
     let reactor = Reactor::with_driver(sim.clone())?;
     let timer = reactor.timer();
-    // What happens between the arming and the stop, and what the stop returns.
+    // Each row has the events between the arming and the stop, and the result of the stop.
     let before = || assert_eq!(waiting(&reactor), 0);
     let overdue = || sim.advance(secs(2));
     let noticed = || {
         sim.advance(secs(2));
-        assert_eq!(waiting(&reactor), 1); // the turn that finds it expired; nobody receives it
+        assert_eq!(waiting(&reactor), 1); // a turn finds the expiry, which remains unreceived
     };
     let received = || select! { reactor; recv(timer) -> _ => {} };
-    let places: [(&str, &dyn Fn(), bool); 4] = [
+    let points: [(&str, &dyn Fn(), bool); 4] = [
         ("before its deadline", &before, true),
-        ("past it, before the loop looks", &overdue, true),
-        ("the loop has seen it, nobody has received it", &noticed, true),
+        ("after its deadline, before a turn", &overdue, true),
+        ("after a turn, not received", &noticed, true),
         ("received", &received, false),
     ];
     say!("{:<46}stop   left  then received", "");
-    for (place, happens, expected) in places {
+    for (place, happens, expected) in points {
         timer.reset(secs(1));
         happens();
         let stopped = timer.stop();
@@ -117,7 +118,7 @@ fn drain_race() -> io::Result<()> {
         timer.reset(secs(1));
         let new = reactor.now() + secs(1);
         let due = select! { reactor; recv(timer) -> due => due };
-        let which = if due == new { "the new deadline" } else { "an old one" };
+        let which = if due == new { "the new deadline" } else { "an old deadline" };
         say!("{place:<46}{stopped:<7}{left:<6}{which}");
         assert_eq!((stopped, left, due), (expected, 0, new));
     }
@@ -130,7 +131,7 @@ fn one_batch() -> io::Result<()> {
     select! { reactor;
         biased;
         recv(a) -> _ => say!("a fires and stops b: {}", b.stop()),
-        recv(b) -> _ => panic!("a comes first"),
+        recv(b) -> _ => panic!("b came before a"),
     }
     let fired = select! { reactor; recv(b) -> _ => true, default(secs(60)) => false };
     say!("b fires within a minute: {fired}");

@@ -1,5 +1,4 @@
-//! The library goodtimer, which wraps Go's timer and remembers whether C was read: its four
-//! methods.
+//! The four methods of the library goodtimer, which wraps Go's timer and remembers each read of C.
 
 use std::io;
 use std::time::Duration;
@@ -19,13 +18,13 @@ gt := goodtimer.NewGoodTimer(time.NewTimer(2 * time.Second))
 if tv := gt.ReadC(); !tv.IsZero() {
 	fmt.Println("the timer fires")
 }
-gt.ReadC() // the zero time, at once: C was read already"#,
+gt.ReadC() // the zero time, at once: C was already read"#,
             meaning: "
-A receive from C that does not hang when it comes twice: the library keeps a flag, `read`. After a
-Stop the flag is unset and C stays empty, so then ReadC does hang.
+ReadC receives from C, and a second ReadC does not block: the library keeps a flag, `read`. After a
+Stop the flag is unset and C stays empty, so ReadC then blocks for ever.
 
-Here `deadline` is that flag, kept by the timer itself: None when there is nothing to come,
-stopped or read.",
+Here the timer itself has this flag: `deadline` returns None if the timer is stopped or was
+received.",
             code: code!(read_c, with read),
         },
         Section {
@@ -36,9 +35,9 @@ if tv := gt.TryReadC(time.Second); tv.IsZero() {
 	fmt.Println("no expiry within a second")
 }"#,
             meaning: "
-Waits, but not for long. Go selects on C and on time.After: one more timer for each try.
+TryReadC waits with a timeout. Go selects on C and on time.After, so each try makes another timer.
 
-Here a `default` with a timeout, which makes none.",
+Here a `default` with a timeout makes no timer.",
             code: code!(try_read_c, with try_read),
         },
         Section {
@@ -48,12 +47,12 @@ gt := goodtimer.NewGoodTimer(time.NewTimer(2 * time.Second))
 if gt.Stop() {
 	fmt.Println("stopped before it fired")
 }
-gt.Stop() // hangs: not running, not read, so it drains a C that stays empty"#,
+gt.Stop() // blocks for ever: not running and not read, so Stop drains an empty C"#,
             meaning: "
-Stop, and the drain if it is needed. But the flag says \"read\", not \"empty\": a second Stop, or
-a Reset after a Stop, waits for a value that never comes.
+Stop stops the timer, and drains C if necessary. But the flag means \"read\", not \"empty\". So a
+second Stop, or a Reset after a Stop, waits for a value that never comes.
 
-Here `stop` as it is, as often as you like.",
+Here `stop` is enough, and may be called several times.",
             code: code!(good_stop),
         },
         Section {
@@ -64,24 +63,23 @@ gt := goodtimer.NewGoodTimer(time.NewTimer(2 * time.Second))
 gt.Reset(2 * time.Second)
 // the timer can be used again"#,
             meaning: "
-Stops, drains, resets, and clears the flag. All of it must happen in one goroutine, says its
-documentation.
+Reset stops, drains and resets the timer, and clears the flag. The documentation demands that all
+calls are in one goroutine.
 
-Here the compiler says so: a `Timer` cannot be sent to another thread. Whatever happened to it
-before, a reset timer is as good as a new one.",
+Here the compiler checks this rule: a `Timer` cannot be sent to another thread. After a reset, a
+timer behaves like a new timer, with any history.",
             code: code!(good_reset, with read),
         },
     ],
 };
 
-/// Waits for the expiry. `None` at once when none is to come: it was received, or the timer is
-/// stopped.
+/// Waits for the expiry. Returns `None` at once if the timer is stopped or was received.
 fn read(reactor: &Handle, timer: &Timer) -> Option<Time> {
     timer.deadline()?;
     select! { reactor; recv(timer) -> due => Some(due) }
 }
 
-/// Waits for the expiry, for `timeout` at the most.
+/// Waits for the expiry, but at most for `timeout`.
 fn try_read(reactor: &Handle, timer: &Timer, timeout: Duration) -> Option<Time> {
     timer.deadline()?;
     select! { reactor; recv(timer) -> due => Some(due), default(timeout) => None }
@@ -109,7 +107,7 @@ fn try_read_c() -> io::Result<()> {
         say!("at {:?}: {read:?}", reactor.now() - Time::ZERO);
         read
     });
-    // The second try's timeout and the expiry come together: no default while a case is ready.
+    // The second timeout and the expiry come together. A ready case wins over the default.
     assert_eq!(tries, [None, Some(Time::ZERO + secs(2)), None]);
     assert_eq!(reactor.stats().live, 1);
     Ok(())

@@ -1,4 +1,4 @@
-//! The loop that this crate was written for: a heartbeat when nothing has happened for a while.
+//! Loops with heartbeats: a heartbeat comes when no event has come for a while.
 
 use std::io;
 
@@ -11,7 +11,7 @@ pub const CHAPTER: Chapter = Chapter {
     text: include_str!("heartbeats.rs"),
     sections: &[
         Section {
-            title: "a heartbeat every second, put off by every event",
+            title: "a heartbeat every second, postponed by every event",
             go: r#"
 ticker := time.NewTicker(time.Second)
 defer ticker.Stop()
@@ -25,13 +25,14 @@ for {
 	}
 }"#,
             meaning: "
-One ticker, made before the loop and stopped when the loop is left; every event starts it anew. So
-there is a heartbeat one second after the last event, at 1600 ms, and then every second.
+The program makes one ticker before the loop, and stops the ticker after the loop. Every event
+restarts the ticker. So there is a heartbeat one second after the last event, at 1600 ms, and then
+every second.
 
-Here it is the same loop. `restart` neither allocates nor makes a syscall, and takes back a tick
-that is pending. Nothing is deferred: a ticker that is dropped has stopped.
+Here the loop is the same. `restart` needs no allocation and no syscall, and cancels a pending
+tick. There is no defer: dropping the ticker stops the ticker.
 
-The clock of most sections is virtual: instead of sleeping, the loop lets it jump to the next
+The clock of most sections is virtual: instead of sleeping, the loop moves the clock to the next
 deadline. With `Reactor::new()` the same code takes real time.",
             code: code!(heartbeat),
         },
@@ -54,12 +55,12 @@ go func() { // consumer
 // the producer sends true after 1500 ms, then 50, 300 and 900 ms later, and false after 5 s
 select {} // keep main alive"#,
             meaning: "
-The right use: the ticker outlives the turns of the loop and ends with the consumer. Each pause of
-n ms has n / 5 - 1 heartbeats: the last one would be due together with the message, which puts it
-off.
+The right use: one ticker serves all turns of the loop, and ends with the consumer. Each pause of
+n ms has n / 5 - 1 heartbeats. The last heartbeat would be due together with the message, which
+postpones this heartbeat.
 
-`biased;` decides that tie: the first ready case wins. Without it, as in Go's select, each ready
-case has the same chance.",
+`biased;` decides this tie: the first ready case wins. Without `biased;`, as in Go's select, each
+ready case has the same chance.",
             code: code!(consumer),
         },
     ],
@@ -85,9 +86,9 @@ fn heartbeat() -> io::Result<()> {
             recv(ticker) -> tick => log.push((tick.scheduled - Time::ZERO, "heartbeat")),
         }
     }
-    log.iter().for_each(|(at, what)| say!("{:>6} ms  {what}", at.as_millis()));
+    log.iter().for_each(|(at, name)| say!("{:>6} ms  {name}", at.as_millis()));
     let expected = [(200, "event"), (600, "event"), (1600, "heartbeat"), (2600, "heartbeat")];
-    assert_eq!(log, expected.map(|(at, what)| (ms(at), what)));
+    assert_eq!(log, expected.map(|(at, name)| (ms(at), name)));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Timers and tickers made in every turn of a loop: what they cost in Go, and the repair.
+//! Timers and tickers made in every turn of a loop: their costs in Go, and the repair.
 
 use std::io;
 
@@ -15,19 +15,18 @@ pub const CHAPTER: Chapter = Chapter {
             go: r#"
 for {
 	select {
-	case <-ch: // always something to receive
+	case <-ch: // always has a value
 	case <-time.After(time.Second):
 		fmt.Println("timed out")
 	}
 }"#,
             meaning: "
-Every turn makes a timer, and none is stopped: until Go 1.23 each lived for its second, and a busy
-channel had hundreds of thousands of them alive. Since then those that nobody can reach are
-collected, later.
+Every turn makes a timer, and the program stops no timer. Until Go 1.23 each timer lived for its
+second, so a busy channel kept hundreds of thousands of timers alive. Since Go 1.23 the garbage
+collector frees unreachable timers later.
 
-Here the timer of a turn is dropped, and so freed, at the end of that turn: the next one takes its
-place, and nothing is allocated. What Go's loop held on to is made here on purpose, for
-comparison.",
+Here the end of a turn drops and frees the timer of the turn. The next timer uses the same place,
+so a turn allocates nothing. For comparison, the code also keeps 100,000 timers, as Go did.",
             code: code!(after_in_loop),
         },
         Section {
@@ -43,15 +42,15 @@ for {
 	}
 }"#,
             meaning: "
-One timer, started anew in each turn. (Until Go 1.23 this asked for the drain idiom as well: the
-timer may expire between the select and the Reset.)
+Each turn restarts one timer. Until Go 1.23 this loop also needed the drain idiom, because the
+timer may expire between the select and the Reset.
 
-The same here, without the idiom: `reset` to a later time is two stores, in no heap and with no
-syscall.",
+Here the loop is the same, without the idiom. `reset` to a later time costs two stores, and needs
+no heap operation and no syscall.",
             code: code!(after_in_loop_repaired),
         },
         Section {
-            title: "time.Tick in a loop: the leak that began it all",
+            title: "time.Tick in a loop: the well-known leak",
             go: r#"
 for {
 	heartbeat := time.Tick(5 * time.Millisecond)
@@ -61,27 +60,28 @@ for {
 	}
 }"#,
             meaning: "
-Until Go 1.23 a ticker that nobody stopped went on for ever, and Tick gives nothing to stop it by.
-Each turn left one behind that fired every 5 ms: the longer the program ran, the more of its CPU
-went into epollwait and sendTime.
+Until Go 1.23 a ticker without a Stop ticked for ever, and Tick returns no handle for a Stop. Each
+turn left a ticker behind, which fired every 5 ms. So epollwait and sendTime took more and more CPU
+time.
 
-Here a ticker is dropped at the end of the turn that made it. A million turns leave nothing
-behind. (It still is the wrong loop: make the ticker once, and `restart` it.)",
+Here the end of a turn drops the ticker of the turn. A million turns leave no ticker behind. A
+better loop makes the ticker once, and calls `restart` in each turn.",
             code: code!(tick_in_loop),
         },
         Section {
-            title: "a ticker that nobody stops",
+            title: "a ticker without a Stop",
             go: r#"
 go func() {
 	ticker := time.NewTicker(5 * time.Millisecond) // and no defer ticker.Stop()
 	for val := range c {
-		if !val { return } // the consumer is gone, its ticker is not
+		if !val { return } // the consumer ends, and its ticker does not
 	}
 }()"#,
             meaning: "
-Until Go 1.23 every ticker had to be stopped by hand on every way out.
+Until Go 1.23 the program had to stop every ticker at every return.
 
-Here the way out does it, be it `return`, `?` or a panic: the ticker is a value of the function.",
+Here `return`, `?` and a panic all drop the ticker, because the ticker is a local value of the
+function.",
             code: code!(ticker_of_consumer),
         },
         Section {
@@ -91,11 +91,11 @@ import _ "net/http/pprof"
 go http.ListenAndServe("0.0.0.0:6060", nil)
 // go tool pprof http://localhost:6060/debug/pprof/profile?seconds=10"#,
             meaning: "
-The profile shows where the CPU goes, not who made the tickers that take it.
+The profile shows the functions that use the CPU, but not the code that made the tickers.
 
-Here a leak needs a hand: `mem::forget`, or a list that only grows. Then `sources()` names the
-line that made what is live, the line that made most first, and `stats().live` is the number to
-watch.",
+Here a leak needs `mem::forget`, or a list that only grows. `stats().live` is the number of live
+sources. `sources()` lists them by the line that made them, and the line with the most sources is
+first.",
             code: code!(find_a_leak),
         },
     ],
@@ -117,7 +117,7 @@ fn after_in_loop() -> io::Result<()> {
     assert_eq!(most, 1);
 
     let kept: Vec<_> = (0..100_000).map(|_| reactor.after(secs(1))).collect();
-    say!("kept on purpose, as Go had them: {}", reactor.stats().live);
+    say!("with 100,000 timers kept, as in Go: {}", reactor.stats().live);
     assert_eq!(reactor.stats().live, 1 + kept.len());
     Ok(())
 }
@@ -156,10 +156,10 @@ fn tick_in_loop() -> io::Result<()> {
         let heartbeat = reactor.every(ms(5))?;
         select! { reactor;
             recv(c) -> val => assert_eq!(val, Ok(true)),
-            recv(heartbeat) -> _ => panic!("nothing is late in virtual time"),
+            recv(heartbeat) -> _ => panic!("the ticker fired before the message"),
         }
     }
-    reactor.sleep_blocking(secs(1))?; // what was left would tick now
+    reactor.sleep_blocking(secs(1))?; // a remaining ticker would tick now
     let stats = reactor.stats();
     say!("1,000,000 tickers made, {} alive, {} ticks", stats.live - 1, stats.expired);
     assert_eq!((stats.live, stats.expired), (1, 0));

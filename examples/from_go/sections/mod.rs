@@ -1,21 +1,21 @@
-//! The chapters and their sections, and how they are printed.
+//! The chapters and their sections, and the functions that print them.
 //!
-//! To add a section: a function `fn name() -> io::Result<()>` in a chapter's file, which prints
-//! with `say!` and asserts what it finds, and a [`Section`] in the list at the head of that file.
-//! The code shown is read from the file itself, so it is the code that runs. To add a
-//! chapter: a file with a `CHAPTER`, and its name in [`CHAPTERS`].
+//! To add a section, write a function `fn name() -> io::Result<()>` in a chapter's file. The
+//! function prints with `say!`, and asserts its results. Then add a [`Section`] to the list at the
+//! head of that file. A page shows the code of the file itself, so the shown code is the code that
+//! runs. To add a chapter, write a file with a `CHAPTER`, and add its name to [`CHAPTERS`].
 
 use std::fmt::{self, Write};
 use std::io;
 use std::time::Duration;
 
-/// `println!`, below the heading "Output".
+/// Prints lines like `println!`, indented below the heading "Output".
 macro_rules! say {
     ($($text:tt)*) => { $crate::sections::say(format_args!($($text)*)) };
 }
 
-/// The [`Code`] of a section: a function of the chapter's file, and the functions of that file to
-/// be shown with it.
+/// Makes the [`Code`] of a section from a function of the chapter's file. `with` adds helper
+/// functions of that file, which the page shows, too.
 macro_rules! code {
     ($function:ident $(, with $($helper:ident),*)?) => {
         $crate::sections::Code {
@@ -35,7 +35,7 @@ pub mod stopping;
 pub mod tickers;
 pub mod timers;
 
-/// In the order in which they are printed.
+/// The chapters in the order of the pages.
 pub const CHAPTERS: &[Chapter] = &[
     heartbeats::CHAPTER,
     timers::CHAPTER,
@@ -47,32 +47,32 @@ pub const CHAPTERS: &[Chapter] = &[
     cancelling::CHAPTER,
 ];
 
-/// The sections of one file.
+/// A chapter: the sections of one file.
 pub struct Chapter {
-    /// The name on the command line: the file's name.
+    /// The name of the chapter on the command line, which is the file's name.
     pub name: &'static str,
-    /// The file's text.
+    /// The text of the file.
     pub text: &'static str,
     pub sections: &'static [Section],
 }
 
-/// One Go example, and ours.
+/// A section: a Go example, and the same program with this crate.
 pub struct Section {
     pub title: &'static str,
-    /// The Go code, in brief.
+    /// The Go code, shortened.
     pub go: &'static str,
-    /// The behavior of Go, and the difference here. Filled into lines when printed; an empty
-    /// line parts paragraphs.
+    /// The behavior of Go, and the difference here. An empty line separates paragraphs. The page
+    /// breaks the text into lines.
     pub meaning: &'static str,
     pub code: Code,
 }
 
-/// The code that a section shows and runs. Made by `code!`.
+/// The code that a section shows and runs. The macro `code!` makes this.
 pub struct Code {
-    /// The function's name, which the command line uses.
+    /// The function's name, which is the section's name on the command line.
     pub name: &'static str,
     pub run: fn() -> io::Result<()>,
-    /// Functions that are shown before this one.
+    /// The functions that the page shows before this function.
     pub helpers: &'static [&'static str],
 }
 
@@ -87,19 +87,19 @@ pub const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Prints lines of a section's output. Paths begin at the root, wherever this file is a module.
+/// Prints lines of a section's output. Paths in the output start at the repository's root.
 pub fn say(text: fmt::Arguments<'_>) {
     let above = file!().trim_end_matches("examples/from_go/sections/mod.rs");
     for line in text.to_string().replace(above, "").lines() {
-        assert!(line.chars().count() + INDENT.len() <= WIDTH, "a line too long: {line}");
+        assert!(line.chars().count() + INDENT.len() <= WIDTH, "the line is too long: {line}");
         println!("{INDENT}{line}");
     }
 }
 
 type Chosen = Vec<(&'static Chapter, &'static Section)>;
 
-/// The sections that are named, or whose chapters are, in order; all of them when there are no
-/// names. The error is a name that nothing has.
+/// Returns the sections with the given names, and the sections of chapters with these names.
+/// Returns all sections if `names` is empty. The error is an unknown name.
 pub fn choose(names: &[String]) -> Result<Chosen, String> {
     let all =
         || CHAPTERS.iter().flat_map(|chapter| chapter.sections.iter().map(move |s| (chapter, s)));
@@ -114,7 +114,7 @@ pub fn choose(names: &[String]) -> Result<Chosen, String> {
     }
 }
 
-/// The chapters, sections and titles of what was chosen.
+/// Returns a list of the chosen chapters and sections, with titles.
 pub fn listing(chosen: &Chosen) -> String {
     let mut out = String::new();
     let mut last = "";
@@ -128,7 +128,7 @@ pub fn listing(chosen: &Chosen) -> String {
     out
 }
 
-/// Everything of a section but its output.
+/// Returns the page of a section without the output.
 pub fn page(chapter: &Chapter, section: &Section) -> String {
     let Code { name, helpers, .. } = section.code;
     let mut out = String::new();
@@ -141,7 +141,7 @@ pub fn page(chapter: &Chapter, section: &Section) -> String {
         out.push('\n');
     };
     part("Go", section.go.trim().lines().map(|line| line.replace('\t', INDENT)).collect());
-    part("What it means", fill(section.meaning, WIDTH - INDENT.len()));
+    part("Meaning", fill(section.meaning, WIDTH - INDENT.len()));
     let mut code = Vec::new();
     for helper in helpers {
         let (_, lines) = function(chapter.text, helper);
@@ -157,13 +157,12 @@ pub fn page(chapter: &Chapter, section: &Section) -> String {
     out
 }
 
-/// The lines of a function of a formatted file, from its `fn` to its brace, and the number of the
-/// first.
+/// Returns the line number of a function in a formatted file, and the function's lines.
 fn function<'t>(text: &'t str, name: &str) -> (usize, Vec<&'t str>) {
     let head = format!("fn {name}(");
     let mut lines = text.lines().enumerate().skip_while(|(_, line)| !line.starts_with(&head));
     let (at, first) =
-        lines.next().unwrap_or_else(|| panic!("no function {name} in the chapter's text"));
+        lines.next().unwrap_or_else(|| panic!("the chapter's file has no function {name}"));
     let mut found = vec![first];
     for (_, line) in lines {
         found.push(line);
@@ -174,7 +173,7 @@ fn function<'t>(text: &'t str, name: &str) -> (usize, Vec<&'t str>) {
     (at + 1, found)
 }
 
-/// Breaks paragraphs into lines of `width` at most.
+/// Breaks paragraphs into lines of at most `width` characters.
 fn fill(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for paragraph in text.trim().split("\n\n") {

@@ -1,4 +1,4 @@
-//! Stopping a timer or a loop from elsewhere: `Stop` closes no channel and wakes nobody.
+//! Stopping a timer or a loop from another thread: `Stop` closes no channel and wakes no receiver.
 
 use std::io;
 use std::thread;
@@ -12,7 +12,7 @@ pub const CHAPTER: Chapter = Chapter {
     text: include_str!("stopping.rs"),
     sections: &[
         Section {
-            title: "Stop wakes nobody",
+            title: "Stop wakes no receiver",
             go: r#"
 timer := time.NewTimer(5 * time.Second)
 go func() {
@@ -21,16 +21,15 @@ go func() {
 }()
 <-timer.C // blocks for ever; so does a range over the C of a stopped ticker"#,
             meaning: "
-Stop takes the timer off the heap, and that is all. It must not close C: the runtime, about to
-send, would panic.
+Stop only removes the timer from the heap. Stop must not close C, because the runtime may be about
+to send and would panic.
 
-Here, too, a stopped timer is merely never ready. There is no channel to close, and a loop that
-waits for something else besides is not hindered. That nothing at all can come virtual time knows,
-and says.",
-            code: code!(stop_wakes_nobody),
+Here, too, a stopped timer is never ready. There is no channel to close. A loop with other sources
+continues. With virtual time, a wait that no source can end is an error.",
+            code: code!(stop_wakes_no_receiver),
         },
         Section {
-            title: "stopping a timer from another thread, and saying so",
+            title: "stopping a timer from another thread with a signal",
             go: r#"
 ctx, cancel := context.WithCancel(context.Background())
 timer := time.NewTimer(5 * time.Minute)
@@ -45,13 +44,13 @@ case <-ctx.Done():
 	fmt.Println("stopped")
 }"#,
             meaning: "
-The first repair: something besides the timer to wait for.
+The first repair: the loop waits for a second source, which signals the stop.
 
-Here a timer stays on its thread; a `Remote` asks that thread to stop it, by its id, and the loop
-does so at the beginning of a turn: never while you look at the timer. The news is a channel whose
-last sender is dropped, which is what close(done) is in Go. This section runs in real time, with a
-real thread.",
-            code: code!(stop_and_say_so),
+Here a timer stays on its thread. A `Remote` requests the stop by the timer's id, and the loop stops
+the timer at the beginning of a turn. So a timer never changes during your code. The signal is a
+channel whose last sender is dropped, like close(done) in Go. This section runs in real time, with
+a real thread.",
+            code: code!(stop_and_signal),
         },
         Section {
             title: "a stop channel",
@@ -74,23 +73,23 @@ done := startTicker(func() { fmt.Println("hello") })
 time.Sleep(12 * time.Second)
 close(done)"#,
             meaning: "
-The second repair: close(done) ends the goroutine, and its defer the ticker.
+The second repair: close(done) ends the goroutine, and its defer stops the ticker.
 
-Here dropping the sender does what close does. It cannot be done twice, which panics in Go, and
-cannot be forgotten: it happens at the latest when whoever holds the sender goes. (A callback may
-be called again, so what it gives away it takes out of an Option.)",
+Here dropping the sender has the effect of close. A second close, which panics in Go, does not
+compile. A forgotten close is impossible, because the owner of the sender drops the sender at its
+end. The callback below takes the sender out of an Option, because a callback may run again.",
             code: code!(stop_channel),
         },
     ],
 };
 
-fn stop_wakes_nobody() -> io::Result<()> {
+fn stop_wakes_no_receiver() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let timer = reactor.after(secs(5));
     let id = timer.id();
     reactor.call_after(secs(2), move |cx| assert_eq!(cx.stop_timer(id), Ok(true))).detach();
     let error = select! { reactor;
-        recv(timer) -> due => panic!("stopped, and fired {due:?}"),
+        recv(timer) -> due => panic!("the stopped timer fired at {due:?}"),
         error -> error => error,
     };
     say!("{error}");
@@ -98,7 +97,7 @@ fn stop_wakes_nobody() -> io::Result<()> {
     Ok(())
 }
 
-fn stop_and_say_so() -> io::Result<()> {
+fn stop_and_signal() -> io::Result<()> {
     let reactor = Reactor::new()?;
     let (cancel, done) = reactor.channel::<()>(1)?;
     let timer = reactor.after(secs(5 * 60));
@@ -109,14 +108,14 @@ fn stop_and_say_so() -> io::Result<()> {
         drop(cancel);
     });
     select! { reactor;
-        recv(timer) -> _ => panic!("it was stopped"),
+        recv(timer) -> _ => panic!("the stopped timer fired"),
         recv(done) -> end => {
             say!("stopped; the channel says: {}", end.unwrap_err());
             assert_eq!(end, Err(channel::RecvError));
         }
     }
     other.join().unwrap();
-    reactor.sleep_blocking(ms(0))?; // a turn: the news may have come in the one before the stop
+    reactor.sleep_blocking(ms(0))?; // one more turn, because the signal may come before the stop
     assert_eq!(timer.deadline(), None);
     Ok(())
 }

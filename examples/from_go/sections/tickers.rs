@@ -1,4 +1,4 @@
-//! `time.Ticker` and `time.Tick`.
+//! Go's `time.Ticker` and `time.Tick`.
 
 use std::io;
 
@@ -18,10 +18,10 @@ ticker := time.NewTicker(time.Second)
 ticker.Stop()             // no more ticks
 ticker.Reset(time.Second) // ticks again"#,
             meaning: "
-Stop ends the ticks and leaves C open. Reset starts anew, also after a Stop.
+Stop ends the ticks and leaves C open. Reset restarts the ticker, also after a Stop.
 
-Here there are two ways on after a `stop`: `restart` counts from now, `resume` goes on with the
-grid of before.",
+Here two methods continue after a `stop`. `restart` counts from now, and `resume` continues the
+old grid.",
             code: code!(new_ticker),
         },
         Section {
@@ -31,24 +31,24 @@ for t := range time.Tick(2 * time.Second) {
 	fmt.Println(t, "hello")
 }"#,
             meaning: "
-A ticker without a handle, for a program that ticks until its end: nothing can stop it.
+Tick is a ticker without a handle, so the program cannot stop this ticker.
 
-Here it is an ordinary ticker in a loop, which the end of the loop's function stops.",
+Here the loop uses an ordinary ticker. The end of the loop's function drops and stops the ticker.",
             code: code!(tick),
         },
         Section {
-            title: "a receiver that is slower than its ticker",
+            title: "a receiver slower than its ticker",
             go: r#"
 ticker := time.NewTicker(100 * time.Millisecond)
 time.Sleep(350 * time.Millisecond)
-<-ticker.C // at once: the tick of 100 ms; those of 200 and 300 ms were dropped
+<-ticker.C // at once: the tick of 100 ms; the ticks of 200 and 300 ms were dropped
 <-ticker.C // at 400 ms"#,
             meaning: "
-C has room for one tick, and the runtime's send gives up when it is full. How many were dropped
-nobody says.
+C has room for one tick, and the runtime drops ticks while C is full. Go does not report the number
+of dropped ticks.
 
-Here the tick says it, and what is to be done about missed ticks is the ticker's choice: `Skip`,
-as in Go, is the default; `Burst` makes up for them; `Delay` starts a new grid.",
+Here the tick has the number of missed ticks, and the ticker has a setting for missed ticks. `Skip`
+drops them as in Go, and is the default. `Burst` delivers them late. `Delay` starts a new grid.",
             code: code!(slow_receiver),
         },
         Section {
@@ -58,9 +58,9 @@ time.NewTicker(0) // panics
 ticker.Reset(0)   // panics
 time.Tick(0)      // nil: blocks for ever"#,
             meaning: "
-Three answers to one mistake, two of them at run time and fatal.
+Go has three results for one mistake, and two of these results are panics.
 
-Here it is an error, and a ticker that is asked for it goes on as before.",
+Here a period of zero is an error, and the ticker keeps its old period.",
             code: code!(zero_period),
         },
     ],
@@ -74,7 +74,7 @@ fn new_ticker() -> io::Result<()> {
     let first = next();
     ticker.stop();
     let stopped = select! { reactor; recv(ticker) -> _ => false, default(ms(2300)) => true };
-    say!("tick at {first:?}; stopped, and silent until {:?}: {stopped}", sim.now() - Time::ZERO);
+    say!("tick at {first:?}; no tick after stop until {:?}: {stopped}", sim.now() - Time::ZERO);
 
     ticker.resume();
     let resumed = [next(), next()];
@@ -131,7 +131,7 @@ fn zero_period() -> io::Result<()> {
     let ticker = reactor.every(secs(1))?;
     assert_eq!(ticker.reset(secs(0)), Err(ZeroPeriod));
     select! { reactor; recv(ticker) -> tick => {
-        say!("and the ticker goes on: {:?}", tick.scheduled - Time::ZERO);
+        say!("the ticker continues: {:?}", tick.scheduled - Time::ZERO);
         assert_eq!(tick.scheduled, Time::ZERO + secs(1));
     }}
     Ok(())

@@ -1,4 +1,4 @@
-//! `time.Timer`, `After`, `AfterFunc` and `Sleep`.
+//! Go's `time.Timer`, `After`, `AfterFunc` and `Sleep`.
 
 use std::io;
 
@@ -17,40 +17,39 @@ t := time.NewTimer(3 * time.Second)
 fmt.Println("now    ", time.Now())
 fmt.Println("expired", <-t.C)"#,
             meaning: "
-When the timer expires the runtime sends the time on its channel C; the receive waits for that.
+When the timer expires, the runtime sends the time on the timer's channel C. The receive waits for
+this value.
 
-Here the timer is itself what a select waits for, and gives the time it was due at. No channel
-stands between the clock and the loop, which is why most of Go's rules for timers have nothing to
-rule here.",
+Here a select waits for the timer itself, and receives the time at which the timer was due. There
+is no channel between the clock and the loop. So most of Go's rules for timers are not needed.",
             code: code!(new_timer),
         },
         Section {
-            title: "Timer.Stop, and what it returns",
+            title: "Timer.Stop and its result",
             go: r#"
 t := time.NewTimer(3*time.Hour + 30*time.Minute)
-fmt.Println(t.Stop()) // true: it was running
-fmt.Println(t.Stop()) // false: it was not"#,
+fmt.Println(t.Stop()) // true: t was running
+fmt.Println(t.Stop()) // false: t was not running"#,
             meaning: "
-Stop returns false for a timer that was stopped or has expired. Until Go 1.23 an expired one could
-still have its value in C, received or not: hence the drain idiom, see `draining`.
+Stop returns false for a stopped or expired timer. Until Go 1.23, C could still hold the value of
+an expired timer. This is the reason for the drain idiom, see `draining`.
 
-Here it returns true exactly when it took something away: a deadline, or an expiry that nobody has
-received.",
+Here `stop` returns true exactly when it cancels a deadline or an expiry that was not received.",
             code: code!(stop),
         },
         Section {
-            title: "Timer.Reset, and what it returns",
+            title: "Timer.Reset and its result",
             go: r#"
 t := time.NewTimer(time.Second)
-fmt.Println(t.Reset(time.Second)) // true: it was running
+fmt.Println(t.Reset(time.Second)) // true: t was running
 <-t.C
-fmt.Println(t.Reset(time.Second)) // false: it was not"#,
+fmt.Println(t.Reset(time.Second)) // false: t was not running"#,
             meaning: "
-Reset starts the timer anew. Its result, until Go 1.23, was of no use: what it said could be out
-of date when it was read, and did not say whether C held a value.
+Reset restarts the timer. Until Go 1.23 the result of Reset was of no use. The result could be out
+of date when the program read it, and did not tell the state of C.
 
-Here it is the same true as that of `stop`. `deadline` says what there is to take, and takes
-nothing.",
+Here `reset` returns true in the same cases as `stop`. `deadline` returns the deadline or the
+expiry that was not received, and does not change the timer.",
             code: code!(reset),
         },
         Section {
@@ -61,12 +60,12 @@ time.Sleep(2 * time.Second) // expires; the value waits in C
 t.Reset(10 * time.Second)
 fmt.Println(<-t.C) // until Go 1.23: at once, the value of the first second"#,
             meaning: "
-C had room for one value. With the old one in it the receive came at once, as if the ten seconds had
-passed, and the new expiry found no room and was lost: \"set\", but not set.
+C has room for one value. With the old value in C, the receive returned at once, as if the ten
+seconds had passed. A new expiry found C full, and was lost.
 
-Here `reset` takes an expiry back that nobody has received: what comes is the new deadline, and
-once.",
-            code: code!(reset_takes_back),
+Here `reset` cancels an expiry that was not received. So the timer fires once, at the new
+deadline.",
+            code: code!(reset_cancels_expiry),
         },
         Section {
             title: "time.After as a timeout",
@@ -80,15 +79,14 @@ case <-time.After(2 * time.Second):
 	fmt.Println("timed out")
 }"#,
             meaning: "
-After(d) is NewTimer(d).C: nobody holds the timer, so nobody can stop it. Until Go 1.23 it lived
-until it expired, whichever case was chosen.
+After(d) is NewTimer(d).C: no variable holds the timer, so the program cannot stop the timer. Until
+Go 1.23 such a timer lived until its expiry, even if the select chose another case.
 
-Here `after` gives the timer itself. Made in the case it is dropped with the select, and so is
-stopped. When only the timeout matters, and not what it was due at, `default(d)` needs no timer at
-all.
+Here `after` returns the timer itself. A timer that is made in a case is dropped, and so stopped, at
+the end of the select. `default(d)` is a timeout without a timer.
 
-A channel whose senders are all dropped is ready, with an error: keep the sender, as a `_tx1` and
-not a `_`.",
+A channel without senders is ready with an error. So keep the sender: bind it to `_tx1`, not to
+`_`.",
             code: code!(after),
         },
         Section {
@@ -96,14 +94,14 @@ not a `_`.",
             go: r#"
 time.Sleep(2 * time.Second)"#,
             meaning: "
-Stops the goroutine; others go on.
+Sleep blocks the goroutine, and other goroutines continue.
 
-On the loop's thread there are no others, so the name says that it blocks. Callbacks, and what
-other threads have posted, run meanwhile; sources that become ready stay so.",
+Here `sleep_blocking` blocks the loop's thread, as its name says. Callbacks and posted closures run
+meanwhile. Sources that become ready stay ready.",
             code: code!(sleep),
         },
         Section {
-            title: "time.AfterFunc, and the len of its C",
+            title: "time.AfterFunc and the length of its C",
             go: r#"
 var t *time.Timer
 t = time.AfterFunc(time.Second, func() {
@@ -112,30 +110,28 @@ t = time.AfterFunc(time.Second, func() {
 })
 time.Sleep(2 * time.Second) // AfterFunc itself does not wait"#,
             meaning: "
-The function runs in a goroutine of its own, and C stays nil: its len is 0, nothing is ever sent
-on it.
+The function runs in a goroutine of its own. C is nil, so its len is 0, and no value comes.
 
-Here the closure runs on the loop's thread, inside whatever waits there: so it needs no lock, and
-must not block. A `Callback` is no source and has nothing to receive; selecting on one does not
-compile.",
+Here the closure runs on the loop's thread, during a wait. So the closure needs no lock, and must
+not block. A `Callback` is no source, so a select on a `Callback` does not compile.",
             code: code!(after_func),
         },
         Section {
-            title: "time.AfterFunc: stopped, dropped, run again",
+            title: "time.AfterFunc: stopped, dropped, restarted",
             go: r#"
 t := time.AfterFunc(time.Second, f)
 t.Stop() // true: f will not run
-time.AfterFunc(time.Second, f) // runs, though nobody holds it
+time.AfterFunc(time.Second, f) // runs, though no variable holds the timer
 var again *time.Timer
 again = time.AfterFunc(time.Second, func() { again.Reset(time.Second) }) // every second"#,
             meaning: "
-Stop returns false when f has started already, and then does not wait for its end: f may be
-running in its goroutine still.
+Stop returns false if f has already started, and does not wait for the end of f. So f may still run
+in its goroutine.
 
-Here a closure that `stop` was too late for has run. Dropping a `Callback` cancels the call; to
-leave it to the reactor, as Go does, say `.detach()` (the compiler warns when the result is
-ignored). The closure gets its own timer, to start it anew: no variable that is assigned after its
-use.",
+Here `stop` returns false only after the closure has run. Dropping a `Callback` cancels the call.
+`.detach()` leaves the call to the reactor, as Go does. The compiler warns about an ignored
+`Callback`. The closure gets a context that restarts its timer, so the program needs no variable
+for the timer.",
             code: code!(after_func_stop),
         },
     ],
@@ -159,7 +155,7 @@ fn stop() -> io::Result<()> {
     let stopped = timer.stop();
 
     timer.reset(secs(1));
-    sim.advance(secs(2)); // the loop was busy: the timer has expired, and nobody has received that
+    sim.advance(secs(2)); // the loop was busy: the timer has expired and was not received
     let expired = timer.stop();
 
     timer.reset(secs(1));
@@ -180,28 +176,28 @@ fn reset() -> io::Result<()> {
     let running = timer.reset(secs(1));
     let deadline = timer.deadline();
     let due = select! { reactor; recv(timer) -> due => due };
-    let nothing = timer.deadline();
+    let no_deadline = timer.deadline();
     let received = timer.reset(secs(1));
 
     say!("running   {running}, {deadline:?}, which gave {:?}", due - Time::ZERO);
-    say!("received  {received}, {nothing:?}");
+    say!("received  {received}, {no_deadline:?}");
     assert_eq!((running, deadline), (true, Some(Time::ZERO + secs(1))));
-    assert_eq!((received, nothing), (false, None));
+    assert_eq!((received, no_deadline), (false, None));
     Ok(())
 }
 
-fn reset_takes_back() -> io::Result<()> {
+fn reset_cancels_expiry() -> io::Result<()> {
     let sim = Sim::new();
     let reactor = Reactor::with_driver(sim.clone())?;
     let timer = reactor.after(secs(1));
     sim.advance(secs(2)); // expires
-    let took_back = timer.reset(secs(10));
+    let cancelled = timer.reset(secs(10));
     let due = select! { reactor; recv(timer) -> due => due };
-    say!("took the expiry back: {took_back}; received {:?}", due - Time::ZERO);
-    assert_eq!((took_back, due), (true, Time::ZERO + secs(12)));
+    say!("cancelled the expiry: {cancelled}; received {:?}", due - Time::ZERO);
+    assert_eq!((cancelled, due), (true, Time::ZERO + secs(12)));
 
     let more = select! { reactor; recv(timer) -> _ => true, default(secs(60)) => false };
-    assert!(!more, "one arm gives one value");
+    assert!(!more, "the timer fired twice after one arm");
     Ok(())
 }
 
@@ -210,15 +206,15 @@ fn after() -> io::Result<()> {
     let (_tx1, ch1) = reactor.channel::<u32>(1)?;
     let (_tx2, ch2) = reactor.channel::<u32>(1)?;
     select! { reactor;
-        recv(ch1) -> e1 => panic!("nobody has sent {e1:?}"),
-        recv(ch2) -> e2 => panic!("nobody has sent {e2:?}"),
+        recv(ch1) -> e1 => panic!("a message came without a send: {e1:?}"),
+        recv(ch2) -> e2 => panic!("a message came without a send: {e2:?}"),
         recv(reactor.after(secs(2))) -> due => say!("timed out at {:?}", due - Time::ZERO),
     }
-    assert_eq!(reactor.stats().live, 2); // the two channels: the timer is gone
+    assert_eq!(reactor.stats().live, 2); // the two channels, without the timer
 
     select! { reactor;
-        recv(ch1) -> e1 => panic!("nobody has sent {e1:?}"),
-        recv(ch2) -> e2 => panic!("nobody has sent {e2:?}"),
+        recv(ch1) -> e1 => panic!("a message came without a send: {e1:?}"),
+        recv(ch2) -> e2 => panic!("a message came without a send: {e2:?}"),
         default(secs(2)) => say!("timed out at {:?}", reactor.now() - Time::ZERO),
     }
     assert_eq!(reactor.now(), Time::ZERO + secs(4));
@@ -233,7 +229,7 @@ fn sleep() -> io::Result<()> {
     say!("slept until {:?}", sim.now() - Time::ZERO);
     select! { reactor;
         recv(timer) -> due => say!("the timer of {:?} is still there", due - Time::ZERO),
-        default => panic!("a sleep takes nothing"),
+        default => panic!("the sleep received the timer"),
     }
     assert_eq!(sim.now(), Time::ZERO + secs(2));
     Ok(())
@@ -247,17 +243,17 @@ fn after_func() -> io::Result<()> {
     reactor.sleep_blocking(secs(2))?;
 
     let mut events = Events::with_capacity(8);
-    reactor.try_wait(&mut events)?; // everything that could be received now
-    say!("left to receive: {}", events.len());
+    reactor.try_wait(&mut events)?; // reports all ready sources
+    say!("ready sources: {}", events.len());
     assert_eq!((reactor.stats().called, events.len(), callback.deadline()), (1, 0, None));
     Ok(())
 }
 
 fn after_func_stop() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
-    let stopped = reactor.call_after(secs(1), |_| panic!("stopped"));
+    let stopped = reactor.call_after(secs(1), |_| panic!("the stopped callback ran"));
     assert!(stopped.stop());
-    drop(reactor.call_after(secs(1), |_| panic!("dropped")));
+    drop(reactor.call_after(secs(1), |_| panic!("the dropped callback ran")));
     reactor.call_after(secs(1), |_| say!("detached: called at 1s")).detach();
 
     let again = reactor.call_after(secs(1), |cx| {

@@ -1,4 +1,4 @@
-//! The leak that every Go programmer makes once: a ticker made anew in each turn of a loop.
+//! Shows a well-known leak of Go programs: a loop that makes a new ticker in each turn.
 //! ```go
 //! for {
 //!     heartbeat := time.Tick(interval)
@@ -8,17 +8,16 @@
 //!     }
 //! }
 //! ```
-//! Before Go 1.23 none of these tickers ever went away, and the CPU that they took grew with every
-//! turn.
+//! Before Go 1.23 these tickers lived for ever, and their CPU time grew with every turn.
 //!
-//! - `cargo run --release -p pollmux-examples --example leak`: the same loop here, for 100,000
-//!   turns. A ticker goes with its scope, so nothing grows; the exit status is 1 if something does.
-//! - `cargo run --release -p pollmux-examples --example leak -- --forget`: the tickers are kept on
-//!   purpose, in two ways. *Forgotten* ones take memory and expire once: a tick that nobody
-//!   receives is never followed by another. So it is with `select!`; a loop on `wait` would be told
-//!   of that tick for ever. *Kept and received*, which is what Go's runtime did with them every
-//!   period (`sendTime`, and armed again), they take the CPU. Both are plotted, and `sources()`
-//!   says which line made them.
+//! - `cargo run --release -p pollmux-examples --example leak`: runs the same loop here for 100,000
+//!   turns. The end of a turn drops its ticker, so no value grows. If a value grows, the program
+//!   fails.
+//! - `cargo run --release -p pollmux-examples --example leak -- --forget`: keeps the tickers on
+//!   purpose, in two ways. *Forgotten* tickers take memory and expire once, because an unreceived
+//!   tick is not followed by another tick. A `select!` never reports these ticks. A loop on `wait`
+//!   would report them in every turn. *Kept and received* tickers take CPU time in every period, as
+//!   in Go's runtime. The program plots both, and `sources()` names the line that made the tickers.
 
 #[path = "../../common/mod.rs"]
 mod common;
@@ -45,23 +44,22 @@ use pollmux::{Events, Inbox, Reactor, Source, Ticker, reactor::Spin, select, sou
 static ALLOCATOR: common::Counting = common::Counting;
 
 #[derive(Parser)]
-#[command(about = "A loop that makes a ticker in each turn, as it leaked in Go")]
+#[command(about = "A loop that makes a ticker in each turn, which leaked in Go")]
 struct Args {
-    /// Turns to make, each with a ticker of its own
+    /// The number of turns, each with a ticker of its own
     #[arg(long, default_value_t = 100_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     turns: u64,
-    /// The tickers' period [default: 5ms; with --forget 200ms]
+    /// The period of the tickers [default: 5ms; with --forget 200ms]
     #[arg(long, value_parser = period)]
     period: Option<Duration>,
-    /// Keep the tickers on purpose, and show what that costs
+    /// Keep the tickers on purpose, and show the costs
     #[arg(long)]
     forget: bool,
-    /// How long each of the three loops of --forget takes: its messages come evenly spread; twice
-    /// as long at most
+    /// The time of each of the three loops of --forget, at most twice as long
     #[arg(long, default_value = "6s", value_parser = duration, requires = "forget")]
     during: Duration,
-    /// Where the picture goes
+    /// The file of the picture
     #[arg(long, default_value = "target/leak.svg", requires = "forget")]
     svg: PathBuf,
 }
@@ -87,13 +85,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The faulty loop: what becomes of a turn's ticker is `fate`'s business. Returns how often a
-/// heartbeat came before a message.
+/// Runs the faulty loop. `end` drops or keeps the ticker of a turn. Returns the number of
+/// heartbeats that came before a message.
 fn faulty_loop(
     reactor: &Reactor,
     messages: &Inbox<()>,
     period: Duration,
-    fate: impl Fn(Ticker),
+    end: impl Fn(Ticker),
     log: &Log<'_>,
     turns: u64,
 ) -> Result<u64> {
@@ -104,15 +102,15 @@ fn faulty_loop(
             recv(messages) -> message => message?,
             recv(heartbeat) -> _tick => beats += 1,
         }
-        fate(heartbeat);
-        log.turned(turn);
+        end(heartbeat);
+        log.record(turn);
     }
     Ok(beats)
 }
 
-/// The loop with all its tickers, as Go's runtime had them: each is received when it is due, and so
-/// armed again. A turn ends with a message, or a tick of its own ticker. At `limit` it gives up:
-/// when the tickers leave no time for the messages.
+/// Runs the loop and keeps all its tickers, as Go's runtime did. The loop receives each due tick,
+/// which arms the ticker again. A turn ends with a message or with a tick of its own ticker. At
+/// `limit` the loop gives up, because the tickers leave no time for the messages.
 fn receiving_loop(
     reactor: &Reactor,
     messages: &Inbox<()>,
@@ -130,19 +128,19 @@ fn receiving_loop(
         while !over {
             times.expiring(|| reactor.wait(&mut events))?;
             for event in &events {
-                // The messages have no number among them.
+                // The key of the messages is no ticker's number.
                 if let Some(ticker) = tickers.get(event.key() as usize) {
                     over |= ticker.try_take().is_some() && event.key() == own;
                 }
             }
-            // Reported or not: with many ticks before them the turns would come to a stop.
+            // Try without a report, because many ticks could delay the report of a message.
             match messages.try_recv() {
                 Ok(()) => over = true,
                 Err(TryRecvError::Empty) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        log.turned(turn);
+        log.record(turn);
         if Instant::now() > limit {
             println!("\ngave up after {turn} turns: the tickers leave no time for the messages");
             log.end(turn);
@@ -152,14 +150,14 @@ fn receiving_loop(
     Ok(tickers)
 }
 
-// --- nothing grows
+// --- The loop that drops its tickers.
 
 const WINDOWS: u64 = 10;
 
 fn flat(args: &Args) -> Result<()> {
     let period = args.period.unwrap_or(Duration::from_millis(5));
     println!(
-        "a ticker of {period:?} made in each turn, and dropped with its scope; {} turns",
+        "each turn makes a ticker of {period:?}, and drops the ticker at its end; {} turns",
         args.turns
     );
     println!();
@@ -178,7 +176,7 @@ fn flat(args: &Args) -> Result<()> {
     let reactor = Reactor::with_driver(Timed::new(times.clone())?)?;
     let (sender, messages) = reactor.channel(0)?; // unbuffered, as in Go
     let turns = args.turns;
-    // Now and then the messages pause for so long that heartbeats come.
+    // The messages pause 20 times for so long that heartbeats come.
     let pause_every = (turns / 20).max(1);
     let producer = thread::spawn(move || {
         for n in 1.. {
@@ -223,14 +221,15 @@ fn flat(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Live sources and fds are counted exactly; the rest has limits that a leak of the smallest kind
-/// passes by far, and noise does not reach. From the end of the first window on, when all is warm.
+/// Checks that no value grows after the first window, which is the warm-up. The numbers of live
+/// sources and fds must be equal. Other values have limits above the noise, and far below the
+/// smallest leak.
 fn check_flat(readings: &[Reading]) -> std::result::Result<(), String> {
-    /// Bytes: a leaked ticker takes 40 or more.
+    /// The most bytes of growth. A leaked ticker takes at least 40 bytes.
     const HEAP: usize = 64 << 10;
-    /// KiB.
+    /// The most KiB of growth.
     const RSS: u64 = 4 << 10;
-    /// An announced sleep, the wake-up, an alarm set, and one too early.
+    /// The most syscalls of a turn: a sleep, a wake-up, an armed kernel timer, and an early expiry.
     const SYSCALLS: f64 = 6.0;
     let (warm, last) = (&readings[1], &readings[readings.len() - 1]);
     for reading in &readings[1..] {
@@ -256,8 +255,8 @@ fn check_flat(readings: &[Reading]) -> std::result::Result<(), String> {
     if syscalls > SYSCALLS {
         return Err(format!("a turn makes {syscalls:.1} syscalls"));
     }
-    // A neighbour's load makes one window or the other dear, not the last three threefold. What
-    // grows with each turn is five times as dear there.
+    // Other load on the machine slows single windows, but not the last three windows by a factor
+    // of three. A cost that grows with each turn is five times as high there.
     let cpu = |pair: &[Reading]| {
         let spent = pair[1].since(&pair[0]);
         spent.per_turn(spent.cpu.as_secs_f64())
@@ -279,14 +278,14 @@ fn join(producer: JoinHandle<()>) -> Result<()> {
     producer.join().map_err(|_| "the thread that sends has panicked".into())
 }
 
-// --- kept on purpose
+// --- The loops that keep their tickers.
 
-/// A loop, and what is measured of it.
+/// A loop and its measurements.
 #[derive(Debug)]
 pub struct Run {
     name: &'static str,
-    /// The fate of its tickers.
-    fate: &'static str,
+    /// What the loop does with its tickers, for the tables and the picture.
+    about: &'static str,
     readings: Vec<Reading>,
 }
 
@@ -295,26 +294,26 @@ impl Run {
         self.readings[self.readings.len() - 1].since(&self.readings[0])
     }
 
-    /// Allocated since the start.
+    /// Returns the bytes that were allocated since the start.
     fn bytes(&self, reading: &Reading) -> usize {
         reading.bytes.saturating_sub(self.readings[0].bytes)
     }
 }
 
-/// Points of a line in the picture; two of them are a line of the table.
+/// The number of points of a line in the picture. Two points make a line of the table.
 const POINTS: u64 = 20;
 
-/// The key that `wait` reports the messages by. Those of the tickers are their numbers.
+/// The key of the messages. The keys of the tickers are their numbers.
 const MESSAGES: u64 = u64::MAX;
 
 fn forget(args: &Args) -> Result<()> {
     let period = args.period.unwrap_or(Duration::from_millis(200));
     println!(
-        "a ticker of {period:?} made in each turn; {} turns, one message each, in {:?}; a thread \
-         of its own sends",
+        "each turn makes a ticker of {period:?}; another thread sends a message for each of {} \
+         turns in {:?}",
         args.turns, args.during
     );
-    let dropped = measure(args, "dropped", "with its scope", |reactor, messages, _, log| {
+    let dropped = measure(args, "dropped", "at the end of a turn", |reactor, messages, _, log| {
         faulty_loop(reactor, messages, period, drop, log, args.turns)
     })?;
     let forgotten = measure(args, "forgotten", "expires once", |reactor, messages, _, log| {
@@ -339,15 +338,15 @@ fn forget(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs a loop while a thread sends, says what it cost, and who made what it left behind.
+/// Runs a loop while a thread sends. Prints its costs, and the lines that made the live sources.
 fn measure<R>(
     args: &Args,
     name: &'static str,
-    fate: &'static str,
+    about: &'static str,
     run: impl FnOnce(&Reactor, &Inbox<()>, &Times, &Log<'_>) -> Result<R>,
 ) -> Result<Run> {
     let times = Rc::new(Times::default());
-    // Without spinning: the CPU time is to be that of the tickers.
+    // The reactor must not spin, because the CPU time must be the tickers' time.
     let reactor = Reactor::builder().spin(Spin::Off).build_with(Timed::new(times.clone())?)?;
     let (sender, receiver) = channel::bounded(1_024);
     let messages = reactor.register_with(MESSAGES, receiver)?;
@@ -365,15 +364,15 @@ fn measure<R>(
     let left = run(&reactor, &messages, &times, &log)?;
     drop(messages);
     join(producer)?;
-    let run = Run { name, fate, readings: log.into_readings() };
+    let run = Run { name, about, readings: log.into_readings() };
     print_run(&run);
-    name_the_guilty(&reactor);
+    print_origins(&reactor);
     drop(left);
     Ok(run)
 }
 
 fn print_run(run: &Run) {
-    println!("\n{}: {}", run.name, run.fate);
+    println!("\n{}: {}", run.name, run.about);
     println!(
         "{:>9} {:>9} {:>9} {:>7} {:>13} {:>9} {:>11} {:>10} {:>10}",
         "turns",
@@ -389,7 +388,7 @@ fn print_run(run: &Run) {
     for window in run.readings.windows(3).step_by(2) {
         let (spent, end) = (window[2].since(&window[0]), &window[2]);
         let a_second = |n: u64| n as f64 / spent.wall.as_secs_f64();
-        // Inside a select! the two cannot be told apart from here.
+        // In a loop on `select!`, this program cannot measure the expiry alone.
         let expiry = match spent.expiry {
             Duration::ZERO => "-".into(),
             expiry => format!("{:.1}", spent.percent(expiry)),
@@ -414,8 +413,8 @@ fn print_run(run: &Run) {
     );
 }
 
-/// Which line made most of what is still there.
-fn name_the_guilty(reactor: &Reactor) {
+/// Prints the live sources, and the line that made most of them.
+fn print_origins(reactor: &Reactor) {
     let sources = reactor.sources();
     println!("{sources}");
     if let Some(origin) = sources.by_origin().first() {

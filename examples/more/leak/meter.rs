@@ -1,7 +1,7 @@
-//! The usage of the process and of the loop's thread, and a driver that measures its waits.
+//! Measures the process and the loop's thread. A driver measures its waits.
 //!
-//! CPU clocks are read by syscalls: two a wait, four in the loop that tells expiry apart. They are
-//! counted as CPU time, not in `stats()`.
+//! Reading a CPU clock is a syscall. A wait costs two of these syscalls, and four in the loop that
+//! measures expiry. They count as CPU time, but `stats()` does not count them.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -19,21 +19,21 @@ use pollmux::{
 
 use crate::common;
 
-/// [`Native`], timed: what its waits took of the clock, and of the CPU.
+/// The driver [`Native`] that also measures the wall time and the CPU time of its waits.
 pub struct Timed {
     native: Native,
     times: Rc<Times>,
 }
 
-/// The time that a loop has spent, by place.
+/// The times of a loop.
 #[derive(Debug, Default)]
 pub struct Times {
-    /// In the driver, asleep or not.
+    /// The wall time in the driver.
     pub waited: Cell<Duration>,
-    /// CPU time of the driver: `epoll_wait` and `timerfd_settime`.
+    /// The CPU time of the driver: `epoll_wait` and `timerfd_settime`.
     pub driver: Cell<Duration>,
-    /// CPU time of the reactor's `wait`, the driver's in it: only of a loop that says so, by
-    /// [`Times::expiring`].
+    /// The CPU time of the reactor's `wait`, with the driver's time. Only a loop that calls
+    /// [`Times::expiring`] has this time.
     pub reactor: Cell<Duration>,
 }
 
@@ -48,7 +48,7 @@ fn add(sum: &Cell<Duration>, more: Duration) {
 }
 
 impl Times {
-    /// Runs `wait`, in which the reactor waits and moves what is due to its ready list.
+    /// Runs `wait`, and measures its CPU time. In `wait` the reactor also expires due timers.
     pub fn expiring<R>(&self, wait: impl FnOnce() -> R) -> R {
         let start = ThreadTime::now();
         let result = wait();
@@ -81,19 +81,20 @@ impl Driver for Timed {
     }
 }
 
-/// Everything at one moment.
+/// All values at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub turns: u64,
     pub stats: Stats,
-    /// Allocated now.
+    /// The allocated bytes.
     pub bytes: usize,
-    /// Allocations of the loop's thread so far, and those that this reading made.
+    /// The allocations of the loop's thread so far.
     allocations: u64,
+    /// The allocations of this reading.
     own: u64,
-    /// Resident, in KiB, where the system tells by a file.
+    /// The resident memory in KiB, if the system has a file with this number.
     pub rss: Option<u64>,
-    /// Open, where the system tells by a folder.
+    /// The number of open fds, if the system has a folder of fds.
     pub fds: Option<usize>,
     at: Instant,
     cpu: ThreadTime,
@@ -102,20 +103,20 @@ pub struct Reading {
     reactor: Duration,
 }
 
-/// Between two [`Reading`]s.
+/// The differences between two [`Reading`]s.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
     pub turns: u64,
     pub stats: Stats,
     pub allocations: u64,
     pub wall: Duration,
-    /// CPU time of the loop's thread.
+    /// The CPU time of the loop's thread.
     pub cpu: Duration,
-    /// In the driver, asleep or not.
+    /// The wall time in the driver.
     pub waited: Duration,
-    /// CPU time in the driver.
+    /// The CPU time in the driver.
     pub driver: Duration,
-    /// CPU time in the reactor's `wait` but not in the driver; zero of a loop that does not say.
+    /// The CPU time in the reactor's `wait` without the driver, or zero if not measured.
     pub expiry: Duration,
 }
 
@@ -155,23 +156,24 @@ impl Reading {
 }
 
 impl Spent {
-    /// Neither running nor asleep: the core was somebody else's.
+    /// Returns the time in which the thread neither ran nor slept, but waited for a core.
     pub fn stolen(&self) -> Duration {
         self.wall.saturating_sub(self.waited + self.cpu.saturating_sub(self.driver))
     }
 
-    /// `part` in percent of the time that passed.
+    /// Returns `part` in percent of the wall time.
     pub fn percent(&self, part: Duration) -> f64 {
         100.0 * part.as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
     }
 
-    /// A turn's share of `count`.
+    /// Returns `count` divided by the number of turns.
     pub fn per_turn(&self, count: f64) -> f64 {
         count / self.turns.max(1) as f64
     }
 }
 
-/// Readings in even distances. The loop tells of each turn; the room for all is made beforehand.
+/// Takes readings at regular numbers of turns. The loop calls `record` in each turn. The memory for
+/// all readings is allocated at the start.
 pub struct Log<'a> {
     reactor: &'a Reactor,
     times: Rc<Times>,
@@ -182,22 +184,22 @@ pub struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    /// One reading now, and one at the end of each of `windows` parts of `turns`.
+    /// Takes a reading now, and plans a reading at the end of each of `windows` parts of `turns`.
     pub fn new(reactor: &'a Reactor, times: Rc<Times>, turns: u64, windows: u64) -> Log<'a> {
         let readings = RefCell::new(Vec::with_capacity(windows as usize + 1));
         let log = Log { reactor, times, turns, windows, readings, next: Cell::new(0) };
-        log.turned(0);
+        log.record(0);
         log
     }
 
-    /// `turns` have been made.
-    pub fn turned(&self, turns: u64) {
+    /// Takes a reading if one is planned after this number of turns.
+    pub fn record(&self, turns: u64) {
         if turns == self.next.get() {
             self.read(turns);
         }
     }
 
-    /// There will be no more turns than these.
+    /// Takes the last reading of a loop that ends early, after `turns` turns.
     pub fn end(&self, turns: u64) {
         if self.readings.borrow().last().is_some_and(|last| last.turns < turns) {
             self.read(turns);
@@ -222,7 +224,7 @@ fn rss() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// Without the one that looks.
+/// Returns the number of open fds, without the fd that reads the folder.
 fn open_fds() -> Option<usize> {
     let folder = ["/proc/self/fd", "/dev/fd"].iter().find_map(|path| fs::read_dir(path).ok())?;
     folder.count().checked_sub(1)

@@ -1,4 +1,4 @@
-//! The pictures of `--forget`: one for the browser, a coarse one for the terminal.
+//! The pictures of `--forget`: an SVG file, and a coarse picture for the terminal.
 
 use std::fs;
 use std::path::Path;
@@ -16,11 +16,11 @@ type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64
 type Points = Vec<(f64, f64)>;
 
 const SIZE: (u32, u32) = (1_080, 1_160);
-/// Of the charts; the rest of the width is for the legends.
+/// The width of the charts. The rest of the width is for the legends.
 const CHART_WIDTH: u32 = 760;
 const FONT: &str = "sans-serif";
 
-/// Of the three loops, as they come.
+/// The colors of the three loops, in their order.
 const LOOPS: [RGBColor; 3] =
     [RGBColor(0x2a, 0x9d, 0x5c), RGBColor(0x1f, 0x6f, 0xb5), RGBColor(0xd6, 0x3a, 0x2f)];
 const EXPIRY: RGBColor = RGBColor(0xd6, 0x3a, 0x2f);
@@ -30,7 +30,7 @@ const ASLEEP: RGBColor = RGBColor(0xcf, 0xdd, 0xea);
 const STOLEN: RGBColor = RGBColor(0xee, 0xee, 0xe6);
 
 impl Run {
-    /// A value of each window, over the tickers made when half of it is over.
+    /// Returns a point for each window: the number of tickers in its middle, and a value.
     fn points(&self, value: impl Fn(&Spent) -> f64) -> Points {
         let point = |pair: &[Reading]| {
             let x = (pair[0].turns + pair[1].turns) as f64 / 2.0;
@@ -43,7 +43,7 @@ impl Run {
         self.points(|spent| spent.percent(spent.cpu))
     }
 
-    /// MiB since the start.
+    /// Returns the allocated MiB since the start, for each reading.
     fn memory(&self) -> Points {
         let mib = |reading| self.bytes(reading) as f64 / f64::from(1 << 20);
         self.readings.iter().map(|reading| (reading.turns as f64, mib(reading))).collect()
@@ -54,7 +54,7 @@ impl Run {
     }
 }
 
-/// The least round number that is not below any of them.
+/// Returns the least round number that is not below any point.
 fn ceiling<'a>(lines: impl IntoIterator<Item = &'a Points>) -> f64 {
     let most = lines.into_iter().flatten().fold(1.0, |most, point| point.1.max(most));
     let unit = 10f64.powf(most.log10().floor());
@@ -73,11 +73,11 @@ pub fn svg(path: &Path, runs: &[Run; 3], period: Duration) -> Result<()> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let (head, body) = root.split_vertically(76);
-    let title = "A ticker made in every turn of a loop, and what became of it";
+    let title = "A loop that makes a ticker in every turn";
     head.draw(&Text::new(title, (28, 18), (FONT, 25).into_font().style(FontStyle::Bold)))?;
     let messages = runs[0].turns() / runs[0].whole().wall.as_secs_f64();
     let about =
-        format!("period {period:?}; {} messages a second, one each turn", thousands(messages));
+        format!("period {period:?}; {} messages a second, one in each turn", thousands(messages));
     head.draw(&Text::new(about, (28, 52), (FONT, 16).into_font().color(&BLACK.mix(0.7))))?;
     let panels = body.split_evenly((3, 1));
 
@@ -94,7 +94,7 @@ pub fn svg(path: &Path, runs: &[Run; 3], period: Duration) -> Result<()> {
     Ok(())
 }
 
-/// A chart with its axes, and the area for its legend.
+/// Returns a chart with its axes, and the area for its legend.
 fn chart<'a, 'b>(
     area: &'a Area<'b>,
     title: &str,
@@ -126,7 +126,7 @@ fn chart<'a, 'b>(
     Ok((chart, right))
 }
 
-/// One line for each loop, and their names in the order of their ends.
+/// Draws one line for each loop. The legend has the names in the order of the lines' ends.
 fn lines(
     area: &Area<'_>,
     title: &str,
@@ -142,15 +142,15 @@ fn lines(
     for (place, which) in order.into_iter().enumerate() {
         let color = LOOPS[which];
         chart.draw_series(LineSeries::new(points[which].iter().copied(), color.stroke_width(3)))?;
-        let end = format!("{}: {} at the end", runs[which].fate, value(last(&points[which])));
+        let end = format!("{}: {} at the end", runs[which].about, value(last(&points[which])));
         entry(&legend, place, color, runs[which].name, &end)?;
     }
     Ok(())
 }
 
-/// Where the time of the receiving loop went, one on top of the other.
+/// Draws the parts of the receiving loop's time on top of each other.
 fn shares(area: &Area<'_>, run: &Run) -> Result<()> {
-    let title = format!("Where the time goes: {}", run.name);
+    let title = format!("Shares of the time: {}", run.name);
     let (mut chart, legend) = chart(area, &title, "% of the time", run.turns(), 100.0)?;
     let parts = parts(run);
     let mut below: Points = parts[0].1.iter().map(|&(x, _)| (x, 0.0)).collect();
@@ -159,7 +159,7 @@ fn shares(area: &Area<'_>, run: &Run) -> Result<()> {
             below.iter().zip(points).map(|(&(x, y), more)| (x, (y + more.1).min(100.0))).collect();
         let outline: Points = below.iter().copied().chain(above.iter().rev().copied()).collect();
         chart.draw_series([Polygon::new(outline, color.filled())])?;
-        // The uppermost first, as in the picture.
+        // The uppermost part is the first entry, as in the picture.
         entry(
             &legend,
             parts.len() - 1 - place,
@@ -174,8 +174,8 @@ fn shares(area: &Area<'_>, run: &Run) -> Result<()> {
 
 type Part = (&'static str, Points, RGBColor);
 
-/// The parts of the time of a receiving loop, the lowest first. Making a ticker and taking the
-/// message are counted as receiving.
+/// Returns the parts of a receiving loop's time, the lowest part first. Making a ticker and taking
+/// the message count as receiving.
 fn parts(run: &Run) -> [Part; 5] {
     let own = |spent: &Spent| spent.cpu.saturating_sub(spent.driver + spent.expiry);
     [
@@ -191,7 +191,7 @@ fn parts(run: &Run) -> [Part; 5] {
     ]
 }
 
-/// One entry of a legend.
+/// Draws one entry of a legend.
 fn entry(legend: &Area<'_>, place: usize, color: RGBColor, name: &str, about: &str) -> Result<()> {
     let y = 62 + 52 * place as i32;
     legend.draw(&Rectangle::new([(8, y), (26, y + 18)], color.filled()))?;
@@ -204,7 +204,7 @@ fn entry(legend: &Area<'_>, place: usize, color: RGBColor, name: &str, about: &s
     Ok(())
 }
 
-/// `100,000`
+/// Formats a number with commas: `100,000`.
 fn thousands(x: f64) -> String {
     let digits = format!("{x:.0}");
     let mut text = String::new();

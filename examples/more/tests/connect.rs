@@ -1,4 +1,4 @@
-//! The example `connect`: both ways to connect, and a refusal.
+//! Tests of the example `connect`: both ways to connect, and a refused connection.
 
 #[path = "../connect.rs"]
 #[allow(dead_code)]
@@ -7,9 +7,9 @@ mod connect;
 use support::dog;
 
 #[test]
-fn both_ways_connect_and_a_refusal_is_told() {
+fn both_ways_connect_and_report_a_refusal() {
     let _dog = dog();
-    let (heard, refused) = connect::run().unwrap();
-    assert_eq!(heard, ["hello", "hello"]);
+    let (received, refused) = connect::run().unwrap();
+    assert_eq!(received, ["hello", "hello"]);
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }

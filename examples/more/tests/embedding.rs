@@ -1,8 +1,8 @@
-//! The reactor inside the loops of mio, polling, tokio and calloop, as the examples do it, for many
-//! rounds: nothing is lost, nothing comes twice, no loop spins.
+//! Tests of the examples that embed the reactor in the loops of mio, polling, tokio and calloop. In
+//! many rounds no event is lost or comes twice, and no loop spins.
 
-// Where no kqueue can be waited for (build.rs) there is nothing to test, and `.ci/run` leaves it
-// out. Each example has what they share as a module of its own.
+// With kqueues that cannot be waited for (build.rs), `.ci/run` leaves this test out. Each example
+// includes the shared module, so the module is here several times.
 #![allow(clippy::duplicate_mod)]
 
 #[path = "../embed_calloop.rs"]

@@ -1,4 +1,5 @@
-//! Callbacks: each runs as often as it is armed, never early, unless it is stopped before.
+//! Arms, stops, drops and detaches callbacks. Each callback runs once for each arm, and never
+//! early. A stopped callback does not run.
 
 use std::cell::Cell;
 use std::io;
@@ -11,8 +12,8 @@ use super::Part;
 use crate::meter::Lateness;
 use crate::run::{Random, Run};
 
-/// Callbacks that are pending at most.
-const MOST: u64 = 400;
+/// The most pending callbacks.
+const MAX_PENDING: u64 = 400;
 
 /// The counts of the closures.
 struct Counts {
@@ -22,7 +23,7 @@ struct Counts {
     pending: Cell<u64>,
 }
 
-/// A callback that was not detached, and if it has run for the last time.
+/// A callback that was not detached. `is_over` is true after its last run.
 struct Kept {
     callback: Callback,
     is_over: Rc<Cell<bool>>,
@@ -54,7 +55,7 @@ impl Callbacks {
         let callback = reactor.call_at(deadline, move |cx| {
             let _token = &token;
             counts.run.check(cx.scheduled() == deadline, || {
-                format!("a callback ran for {:?}, armed was {deadline:?}", cx.scheduled())
+                format!("a callback armed for {deadline:?} ran for {:?}", cx.scheduled())
             });
             counts.late.note(counts.run.check_due("a callback", deadline));
             counts.ran.set(counts.ran.get() + 1);
@@ -74,7 +75,7 @@ impl Callbacks {
         }
     }
 
-    /// Stops one of the kept ones, or drops it.
+    /// Stops or drops one of the kept callbacks.
     fn stop(&mut self) {
         let index = self.random.index(self.kept.len());
         let Kept { callback, is_over } = self.kept.swap_remove(index);
@@ -85,7 +86,7 @@ impl Callbacks {
         if self.random.one_in(2) {
             let stopped = callback.stop();
             counts.run.check(stopped != is_over.get(), || {
-                format!("stop of a callback gave {stopped}, over was {}", is_over.get())
+                format!("stop of a callback returned {stopped}, over was {}", is_over.get())
             });
         }
     }
@@ -100,12 +101,12 @@ impl Part for Callbacks {
         self.counts.ran.get()
     }
 
-    fn serve(&mut self, _: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, index: usize) -> io::Result<()> {
         self.counts.run.violated(format!("a callback was reported as source {index}"));
         Ok(())
     }
 
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         if self.counts.run.is_over() {
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl Part for Callbacks {
             self.stop();
         }
         for _ in 0..6 {
-            if self.counts.pending.get() < MOST {
+            if self.counts.pending.get() < MAX_PENDING {
                 self.begin(reactor);
             }
         }

@@ -1,7 +1,7 @@
-//! Threads that send into channels of every flavour, and post closures in between.
+//! Runs threads that send into channels of every flavour and post closures.
 //!
-//! Each message is received once, in the order of its thread. Each post runs once, in the order of
-//! its thread, and before a message that the thread sent later.
+//! The loop receives each message once, in the order of its thread. Each post runs once, in the
+//! order of its thread, and before later messages of the thread.
 
 use std::io;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ const FLAVOURS: [(&str, Option<usize>); 4] = [
     ("unbounded", None),
 ];
 const SENDERS: usize = 3;
-/// Messages that an unbounded channel may hold before its senders pause.
+/// The number of messages in an unbounded channel at which its senders pause for longer.
 const FULL: usize = 20_000;
 
 struct Message {
     from: usize,
     number: u64,
-    /// Posts that the thread has made before.
+    /// The number of earlier posts of the thread.
     posts: u64,
     _token: Token,
 }
@@ -39,9 +39,9 @@ struct Lane {
     inbox: Option<Inbox<Message>>,
     /// The next number of each sender.
     next: [u64; SENDERS],
-    /// Posts of each sender that have run.
+    /// The number of posts of each sender that have run.
     posts: Arc<[AtomicU64; SENDERS]>,
-    /// Posts that each sender has made, known at the end.
+    /// The number of posts that each sender has made, known at the end of the sender.
     posted: [u64; SENDERS],
     threads: Vec<JoinHandle<(u64, u64)>>,
 }
@@ -84,13 +84,13 @@ impl Channels {
         Ok(Channels { run: run.clone(), lanes, received: 0 })
     }
 
-    /// `in_turn`: a turn has run the posts first.
+    /// Checks a received message. If `in_turn` is true, a turn has run all earlier posts.
     fn received(&mut self, lane: usize, message: Result<Message, RecvError>, in_turn: bool) {
         let (run, lane) = (&self.run, &mut self.lanes[lane]);
         let Ok(Message { from, number, posts, .. }) = message else { return lane.end(run) };
         let (name, expected) = (lane.name, lane.next[from]);
         run.check(number == expected, || {
-            format!("{name}: message {number} of thread {from} came, not {expected}")
+            format!("{name}: message {number} of thread {from} came instead of {expected}")
         });
         let ran = lane.posts[from].load(Ordering::Relaxed);
         run.check(!in_turn || ran >= posts, || {
@@ -100,7 +100,7 @@ impl Channels {
         self.received += 1;
     }
 
-    /// A turn of a `select!` over all flavours. Returns false when nothing was ready.
+    /// Runs a `select!` over all flavours. Returns false if no channel was ready.
     fn turn(&mut self, reactor: &Handle) -> bool {
         let wait = Duration::from_micros(100);
         let (lane, message) = select! { reactor;
@@ -116,14 +116,14 @@ impl Channels {
 }
 
 impl Lane {
-    /// Every sender is gone: what they have sent is what has come.
+    /// Handles the end of a channel. Checks that all sent messages were received.
     fn end(&mut self, run: &Run) {
         let name = self.name;
         self.inbox = None;
         run.check(run.is_over(), || format!("{name}: the end came before the senders ended"));
         for (from, thread) in self.threads.drain(..).enumerate() {
             let Ok((sent, posted)) = thread.join() else {
-                run.violated(format!("{name}: thread {from} has panicked"));
+                run.violated(format!("{name}: thread {from} panicked"));
                 continue;
             };
             let received = self.next[from];
@@ -134,7 +134,7 @@ impl Lane {
         }
     }
 
-    /// Posts of threads that have ended, which have not run.
+    /// Returns the number of posts of ended threads that have not run.
     fn posts_left(&self) -> u64 {
         let ran = self.posts.iter().map(|ran| ran.load(Ordering::Relaxed));
         ran.zip(self.posted).map(|(ran, posted)| posted.saturating_sub(ran)).sum()
@@ -150,7 +150,7 @@ impl Part for Channels {
         self.received
     }
 
-    fn serve(&mut self, _: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, index: usize) -> io::Result<()> {
         for _ in 0..256 {
             let Some(inbox) = &self.lanes[index].inbox else { break };
             match inbox.try_recv() {
@@ -163,7 +163,7 @@ impl Part for Channels {
         Ok(())
     }
 
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         for _ in 0..16 {
             if self.lanes.iter().all(|lane| lane.inbox.is_none()) || !self.turn(reactor) {
                 break;
@@ -182,7 +182,7 @@ impl Part for Channels {
     }
 }
 
-/// A thread that sends.
+/// The state of a sending thread.
 struct Feeder {
     run: Run,
     from: usize,
@@ -193,7 +193,7 @@ struct Feeder {
 }
 
 impl Feeder {
-    /// Returns the numbers of messages and posts.
+    /// Sends until the run is over. Returns the numbers of messages and posts.
     fn send_all(self) -> (u64, u64) {
         let mut random = self.run.random(self.who);
         let (mut sent, mut posted) = (0, 0);
@@ -223,13 +223,13 @@ impl Feeder {
             let _token = token;
             let expected = ran[from].swap(number + 1, Ordering::Relaxed);
             run.check(number == expected, || {
-                format!("post {number} of thread {from} has run, not {expected}")
+                format!("post {number} of thread {from} ran instead of {expected}")
             });
         });
         self.run.check(posted.is_ok(), || "a post was refused".into());
     }
 
-    /// One of the three ways to send.
+    /// Sends by the method with the number `way`.
     fn send(&self, mut message: Message, way: u64) {
         loop {
             let result = match way {

@@ -1,4 +1,4 @@
-//! Child processes: the end of each is told once, with its own status.
+//! Starts child processes. Each end is reported once, with the child's own status.
 
 use std::io::{self, ErrorKind};
 use std::process::{Command, Stdio};
@@ -9,9 +9,9 @@ use pollmux::{ChildProcess, Handle, Source};
 use super::{Keys, Part};
 use crate::run::{Random, Run};
 
-/// Children at one time.
-const MOST: usize = 4;
-/// One is begun as often.
+/// The most children at one time.
+const MAX_CHILDREN: usize = 4;
+/// The least time between two starts.
 const PAUSE: Duration = Duration::from_millis(40);
 
 struct Slot {
@@ -23,7 +23,7 @@ pub struct Children {
     run: Run,
     random: Random,
     keys: Keys,
-    slots: [Option<Slot>; MOST],
+    slots: [Option<Slot>; MAX_CHILDREN],
     last: Instant,
     ended: u64,
     /// Some systems cannot wait for processes.
@@ -36,7 +36,7 @@ impl Children {
             run: run.clone(),
             random: run.random(keys.0 as u64),
             keys,
-            slots: [const { None }; MOST],
+            slots: [const { None }; MAX_CHILDREN],
             last: Instant::now(),
             ended: 0,
             is_supported: true,
@@ -68,12 +68,12 @@ impl Part for Children {
         self.ended
     }
 
-    fn serve(&mut self, _: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, index: usize) -> io::Result<()> {
         let Some(slot) = &self.slots[index] else { return Ok(()) };
         if let Some(status) = slot.child.try_take() {
             let (code, expected) = (status?.code(), slot.code);
             self.run.check(code == Some(expected), || {
-                format!("a child ended with {code:?}, and not with {expected}")
+                format!("a child ended with {code:?} instead of {expected}")
             });
             self.run.check(slot.child.try_take().is_none(), || "a child ended twice".into());
             self.slots[index] = None;
@@ -82,7 +82,7 @@ impl Part for Children {
         Ok(())
     }
 
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         let is_time = !self.run.is_over() && self.last.elapsed() >= PAUSE;
         let free = self.slots.iter().position(Option::is_none);
         if let (true, true, Some(index)) = (is_time, self.is_supported, free) {

@@ -1,6 +1,7 @@
-//! Contexts with deadlines, cancelled by a thread or by the end of the one they were made from.
+//! Makes contexts with deadlines. A thread cancels some contexts, or cancels their parent.
 //!
-//! Each ends once. A cancelled one was cancelled by somebody, and a deadline is never early.
+//! Each context ends once. A context ends as cancelled only after a cancellation, and a deadline is
+//! never early.
 
 use std::io;
 use std::sync::Arc;
@@ -17,32 +18,32 @@ use crate::run::{Random, Run};
 
 const CONTEXTS: usize = 32;
 
-/// A context that others are made from.
+/// The parent of many contexts.
 struct Group {
     context: Context,
     canceller: Canceller,
-    is_asked: Arc<AtomicBool>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 impl Group {
     fn new() -> Group {
         let (context, canceller) = Context::background().with_cancel();
-        Group { context, canceller, is_asked: Arc::default() }
+        Group { context, canceller, is_cancelled: Arc::default() }
     }
 }
 
 struct Slot {
     done: Done,
     deadline: Option<Time>,
-    /// Cancelled, itself or its group.
-    is_asked: [Arc<AtomicBool>; 2],
+    /// The context was cancelled, and the parent was cancelled.
+    is_cancelled: [Arc<AtomicBool>; 2],
 }
 
-/// A cancellation, for the thread that does so.
+/// A cancellation for the cancelling thread.
 struct Job {
     after: Duration,
     canceller: Canceller,
-    is_asked: Arc<AtomicBool>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 pub struct Contexts {
@@ -62,7 +63,7 @@ impl Contexts {
         let thread = thread::spawn(move || {
             for job in inbox {
                 thread::sleep(job.after);
-                job.is_asked.store(true, Ordering::SeqCst);
+                job.is_cancelled.store(true, Ordering::SeqCst);
                 job.canceller.cancel();
             }
         });
@@ -85,7 +86,7 @@ impl Contexts {
 
     fn begin(&mut self, reactor: &Handle, index: usize) -> Slot {
         let parent = &self.group.context;
-        let is_asked: Arc<AtomicBool> = Arc::default();
+        let is_cancelled: Arc<AtomicBool> = Arc::default();
         let timeout = self.random.duration(Duration::from_millis(50));
         let way = self.random.below(3);
         let (context, canceller) = match way {
@@ -95,14 +96,14 @@ impl Contexts {
         };
         if way == 0 || self.random.one_in(4) {
             let after = self.random.duration(Duration::from_millis(2));
-            let job = Job { after, canceller, is_asked: is_asked.clone() };
+            let job = Job { after, canceller, is_cancelled: is_cancelled.clone() };
             let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-            self.run.check(sent, || "the thread that cancels has ended".into());
+            self.run.check(sent, || "the thread that cancels ended".into());
         }
         Slot {
             done: reactor.done(&context).with_key(self.keys.key(index)),
             deadline: context.deadline(),
-            is_asked: [is_asked, self.group.is_asked.clone()],
+            is_cancelled: [is_cancelled, self.group.is_cancelled.clone()],
         }
     }
 
@@ -110,19 +111,20 @@ impl Contexts {
         self.ended += 1;
         match (error, slot.deadline) {
             (ContextError::Cancelled, _) => {
-                let is_asked = slot.is_asked.iter().any(|asked| asked.load(Ordering::SeqCst));
-                self.run.check(is_asked, || "a context that nobody cancelled is cancelled".into());
+                let is_cancelled =
+                    slot.is_cancelled.iter().any(|cancelled| cancelled.load(Ordering::SeqCst));
+                self.run.check(is_cancelled, || "a context ended without a cancellation".into());
             }
             (ContextError::DeadlineExceeded, Some(deadline)) => {
                 self.run.check_due("a context", deadline);
             }
             (ContextError::DeadlineExceeded, None) => {
-                self.run.violated("a context without a deadline is out of time".into());
+                self.run.violated("a context without a deadline exceeded its deadline".into());
             }
         }
         let now = slot.done.context().err();
         self.run.check(now == Some(error), || {
-            format!("a context has ended by {error:?}, and then by {now:?}")
+            format!("a context ended by {error:?}, and then by {now:?}")
         });
     }
 
@@ -146,39 +148,39 @@ impl Part for Contexts {
         self.ended
     }
 
-    fn serve(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
         let Some(slot) = &self.slots[index] else { return Ok(()) };
         match slot.done.try_take() {
             Some(cause) => self.end(reactor, index, cause.error()),
-            None => self.run.violated("a context was reported and gave nothing".into()),
+            None => self.run.violated("a reported context gave no cause".into()),
         }
         Ok(())
     }
 
-    /// Sometimes one cancellation ends all.
-    fn stir(&mut self, _: &Handle) -> io::Result<()> {
+    /// Sometimes cancels the parent of all contexts.
+    fn start_work(&mut self, _: &Handle) -> io::Result<()> {
         if self.run.is_over() {
             self.jobs = None;
         } else if self.random.one_in(50) {
-            let Group { canceller, is_asked, .. } =
+            let Group { canceller, is_cancelled, .. } =
                 std::mem::replace(&mut self.group, Group::new());
-            let job = Job { after: Duration::ZERO, canceller, is_asked };
+            let job = Job { after: Duration::ZERO, canceller, is_cancelled };
             let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-            self.run.check(sent, || "the thread that cancels has ended".into());
+            self.run.check(sent, || "the thread that cancels ended".into());
         }
         Ok(())
     }
 
-    fn look(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn check(&mut self, reactor: &Handle) -> io::Result<()> {
         for index in 0..self.slots.len() {
             let Some(slot) = &self.slots[index] else { continue };
-            // The thread that cancels may stand still between the end and its wake-ups. A deadline
-            // owes nothing to others.
+            // The cancelling thread may pause before its wake-up, so this checks deadlines only. A
+            // deadline needs no other thread.
             let now = Time::now();
             if slot.deadline.is_some_and(|deadline| deadline <= now) {
                 match reactor.try_recv(&slot.done)? {
                     Some(cause) => self.end(reactor, index, cause.error()),
-                    None => self.run.violated("a context has passed its deadline untold".into()),
+                    None => self.run.violated("a context did not report its deadline".into()),
                 }
             }
         }
@@ -195,6 +197,6 @@ impl Drop for Contexts {
     fn drop(&mut self) {
         self.jobs = None;
         let joined = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        self.run.check(joined, || "the thread that cancels has panicked".into());
+        self.run.check(joined, || "the thread that cancels panicked".into());
     }
 }

@@ -1,4 +1,4 @@
-//! The parts of the soak: each has sources in the one reactor, and mostly threads that feed them.
+//! The parts of the soak. Each part has sources in the same reactor, and most parts have threads.
 
 mod callbacks;
 mod channels;
@@ -20,35 +20,35 @@ use pollmux::Handle;
 use crate::meter::Lateness;
 use crate::run::Run;
 
-/// A part: what the loop does with the sources of one kind.
+/// A part: the sources of one kind, and their work.
 ///
-/// Its sources have keys of [`Keys`]. Everything here runs on the loop's thread.
+/// The keys of the sources are made by [`Keys`]. All methods run on the loop's thread.
 pub trait Part {
     fn name(&self) -> &'static str;
 
     /// Returns the counts of the part so far, for the progress line.
     fn count(&self) -> u64;
 
-    /// Drains the source with this index, which a wait has reported.
-    fn serve(&mut self, reactor: &Handle, index: usize) -> io::Result<()>;
+    /// Drains the source with this index after a wait has reported it.
+    fn handle(&mut self, reactor: &Handle, index: usize) -> io::Result<()>;
 
-    /// Called every few milliseconds: begins something, unless the run is over.
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    /// Called every few milliseconds. Starts new work unless the run is over.
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         let _ = reactor;
         Ok(())
     }
 
-    /// Called once a second and at the end: nothing may be overdue.
-    fn look(&mut self, reactor: &Handle) -> io::Result<()> {
+    /// Called once a second and at the end. Checks that no source is overdue.
+    fn check(&mut self, reactor: &Handle) -> io::Result<()> {
         let _ = reactor;
         Ok(())
     }
 
-    /// Says what the part still waits for. `None` when it has begun nothing that is not complete.
+    /// Returns a text about unfinished work, or `None` if all work is complete.
     fn missing(&self) -> Option<String>;
 }
 
-/// The keys of one part: its number and the index of a source.
+/// Makes the keys of one part from its number and the index of a source.
 #[derive(Clone, Copy)]
 pub struct Keys(pub usize);
 
@@ -57,13 +57,13 @@ impl Keys {
         (self.0 as u64) << 32 | index as u64
     }
 
-    /// The number of the part, and the index.
+    /// Returns the number of the part, and the index of the source.
     pub fn split(key: u64) -> (usize, usize) {
         ((key >> 32) as usize, key as u32 as usize)
     }
 }
 
-/// All parts; the place of each in the list is the number in its keys.
+/// Returns all parts. The index of a part in the list is the number in its keys.
 pub fn all(reactor: &Handle, run: &Run, late: &Rc<Lateness>) -> io::Result<Vec<Box<dyn Part>>> {
     Ok(vec![
         Box::new(channels::Channels::new(reactor, run, Keys(0))?),

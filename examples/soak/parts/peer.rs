@@ -1,7 +1,7 @@
-//! A second reactor on a thread of its own: messages go to the thread and come back.
+//! Sends messages to a second reactor on another thread, which sends the messages back.
 //!
-//! The other loop sleeps without a deadline, so a wake-up that is lost would stop it. Its reactor
-//! is dropped now and then, and a new one takes over the ends.
+//! The other loop sleeps without a deadline, so a lost wake-up would stop the loop. From time to
+//! time the other thread replaces its reactor, and registers the same channels again.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -13,21 +13,21 @@ use pollmux::{Handle, Inbox, Outbox, Reactor, Select, Source, select};
 use super::{Keys, Part};
 use crate::run::{LIMIT, Random, Run, Token};
 
-/// Messages under way at most.
-const MOST: u64 = 64;
+/// The most messages on their way.
+const MAX_WINDOW: u64 = 64;
 
 type Message = (u64, Token);
 
 pub struct Peer {
     run: Run,
     random: Random,
-    /// Messages under way. With a single one no later message makes a lost wake-up good.
+    /// The most messages on their way. With a window of one, no later message hides a lost wake-up.
     window: u64,
     outbox: Option<Outbox<Message>>,
     inbox: Inbox<Message>,
     sent: u64,
     received: u64,
-    /// When the last message came back.
+    /// The time at which the last message came back.
     last: Instant,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -53,7 +53,7 @@ impl Peer {
     fn received(&mut self, number: u64) {
         let expected = self.received;
         self.run.check(number == expected, || {
-            format!("message {number} came back from the other reactor, not {expected}")
+            format!("message {number} came back instead of {expected}")
         });
         self.received = number + 1;
         self.last = Instant::now();
@@ -69,20 +69,20 @@ impl Part for Peer {
         self.received
     }
 
-    fn serve(&mut self, _: &Handle, _: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, _: usize) -> io::Result<()> {
         while let Ok((number, _)) = self.inbox.try_recv() {
             self.received(number);
         }
         Ok(())
     }
 
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         if self.run.is_over() && self.sent == self.received {
             self.outbox = None;
         }
         if self.sent == self.received {
             self.last = Instant::now();
-            self.window = if self.random.one_in(2) { 1 } else { MOST };
+            self.window = if self.random.one_in(2) { 1 } else { MAX_WINDOW };
         }
         let Some(outbox) = &self.outbox else { return Ok(()) };
         let mut back = Vec::new();
@@ -101,10 +101,10 @@ impl Part for Peer {
         Ok(())
     }
 
-    fn look(&mut self, _: &Handle) -> io::Result<()> {
+    fn check(&mut self, _: &Handle) -> io::Result<()> {
         let (sent, received) = (self.sent, self.received);
         self.run.check(sent == received || self.last.elapsed() < LIMIT, || {
-            format!("the other reactor stands still: {received} of {sent} messages came back")
+            format!("the other reactor is blocked: {received} of {sent} messages came back")
         });
         Ok(())
     }
@@ -120,11 +120,11 @@ impl Drop for Peer {
         self.outbox = None;
         let ended = self.thread.take().map(JoinHandle::join);
         let is_fine = matches!(ended, None | Some(Ok(Ok(()))));
-        self.run.check(is_fine, || format!("the other reactor has ended with {ended:?}"));
+        self.run.check(is_fine, || format!("the other reactor ended with {ended:?}"));
     }
 }
 
-/// Sends everything back, until the sender is gone.
+/// Sends all messages back, until the sender is gone.
 fn send_back_all(
     mut random: Random,
     mut from: Receiver<Message>,
@@ -152,7 +152,7 @@ fn send_back_all(
     }
 }
 
-/// Receives through a set of cases.
+/// Receives through a `Select`.
 fn receive<S: Source>(reactor: &Reactor, source: &S) -> io::Result<S::Item> {
     let mut set = Select::new(reactor);
     set.recv(source);

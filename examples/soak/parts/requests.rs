@@ -1,7 +1,7 @@
-//! Timers that other threads reset and stop by their ids.
+//! Resets and stops timers from other threads by their ids.
 //!
-//! After a row of resets the timer fires for the last of them. After a stop that was done the timer
-//! does not fire.
+//! After several resets the timer fires for the last reset. After a stop has taken effect, the
+//! timer does not fire.
 
 use std::io;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::run::{LIMIT, READING, Random, Run};
 
 const THREADS: usize = 4;
 
-/// The news of a timer, from the loop to the thread that asks.
+/// The expiries of a timer, which the loop reports to the requesting thread.
 #[derive(Default)]
 struct Fired {
     times: AtomicU64,
-    /// The last deadline, ns.
+    /// The last deadline in ns.
     scheduled: AtomicU64,
 }
 
@@ -30,28 +30,28 @@ pub struct Requests {
     run: Run,
     timers: Vec<(Timer, Arc<Fired>)>,
     threads: Vec<JoinHandle<()>>,
-    asked: Arc<AtomicU64>,
+    requested: Arc<AtomicU64>,
 }
 
 impl Requests {
     pub fn new(reactor: &Handle, run: &Run, keys: Keys) -> Requests {
         let (mut timers, mut threads) = (Vec::new(), Vec::new());
-        let asked: Arc<AtomicU64> = Arc::default();
+        let requested: Arc<AtomicU64> = Arc::default();
         for index in 0..THREADS {
             let timer = reactor.timer().with_key(keys.key(index));
             let fired: Arc<Fired> = Arc::default();
-            let mut asker = Asker {
+            let mut requester = Requester {
                 run: run.clone(),
                 random: run.random(200 + index as u64),
                 remote: reactor.remote(),
                 id: timer.id(),
                 fired: fired.clone(),
-                asked: asked.clone(),
+                requested: requested.clone(),
             };
             timers.push((timer, fired));
-            threads.push(thread::spawn(move || asker.ask_all()));
+            threads.push(thread::spawn(move || requester.request_all()));
         }
-        Requests { run: run.clone(), timers, threads, asked }
+        Requests { run: run.clone(), timers, threads, requested }
     }
 }
 
@@ -61,10 +61,10 @@ impl Part for Requests {
     }
 
     fn count(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed)
     }
 
-    fn serve(&mut self, _: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, index: usize) -> io::Result<()> {
         let (timer, fired) = &self.timers[index];
         match timer.try_take() {
             Some(scheduled) => {
@@ -72,14 +72,14 @@ impl Part for Requests {
                 fired.scheduled.store(scheduled.as_nanos(), Ordering::Relaxed);
                 fired.times.fetch_add(1, Ordering::Release);
             }
-            None => self.run.violated("a timer was reported and gave nothing".into()),
+            None => self.run.violated("a reported timer gave no deadline".into()),
         }
         Ok(())
     }
 
     fn missing(&self) -> Option<String> {
-        let asking = self.threads.iter().filter(|thread| !thread.is_finished()).count();
-        (asking > 0).then(|| format!("{asking} threads with requests"))
+        let running = self.threads.iter().filter(|thread| !thread.is_finished()).count();
+        (running > 0).then(|| format!("{running} threads with requests"))
     }
 }
 
@@ -87,23 +87,23 @@ impl Drop for Requests {
     fn drop(&mut self) {
         for thread in self.threads.drain(..) {
             let joined = thread.join();
-            self.run.check(joined.is_ok(), || "a thread with requests has panicked".into());
+            self.run.check(joined.is_ok(), || "a thread with requests panicked".into());
         }
     }
 }
 
-/// The thread that owns the deadline of one timer.
-struct Asker {
+/// The thread that resets and stops one timer.
+struct Requester {
     run: Run,
     random: Random,
     remote: Remote,
     id: TimerId,
     fired: Arc<Fired>,
-    asked: Arc<AtomicU64>,
+    requested: Arc<AtomicU64>,
 }
 
-impl Asker {
-    fn ask_all(&mut self) {
+impl Requester {
+    fn request_all(&mut self) {
         while !self.run.is_over() {
             if self.random.one_in(3) {
                 self.stop();
@@ -113,12 +113,12 @@ impl Asker {
         }
     }
 
-    /// Resets the timer to a time from now. Returns the bounds of the deadline.
+    /// Resets the timer by a delay of at most `most`. Returns the bounds of the deadline.
     fn reset_once(&mut self, most: Duration) -> (Time, Time) {
         let (delay, before) = (self.random.duration(most), Time::now());
         let reset = self.remote.reset(self.id, delay);
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.run.check(reset.is_ok(), || format!("a reset by id gave {reset:?}"));
+        self.requested.fetch_add(1, Ordering::Relaxed);
+        self.run.check(reset.is_ok(), || format!("a reset by id returned {reset:?}"));
         (before + delay, Time::now() + READING + delay)
     }
 
@@ -142,24 +142,24 @@ impl Asker {
     fn stop(&mut self) {
         self.reset_once(Duration::from_millis(10));
         let stopped = self.remote.stop(self.id);
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.run.check(stopped.is_ok(), || format!("a stop by id gave {stopped:?}"));
-        let before = self.times_when_done();
+        self.requested.fetch_add(1, Ordering::Relaxed);
+        self.run.check(stopped.is_ok(), || format!("a stop by id returned {stopped:?}"));
+        let before = self.times_after_requests();
         thread::sleep(self.random.duration(Duration::from_millis(20)));
-        let after = self.times_when_done();
-        self.run.check(before == after, || "a stopped timer has fired".into());
+        let after = self.times_after_requests();
+        self.run.check(before == after, || "a stopped timer fired".into());
     }
 
-    /// The number of times that the timer has fired when all requests before this call are done.
-    fn times_when_done(&self) -> Option<u64> {
-        let (tell, told) = channel::bounded(1);
+    /// Waits until all earlier requests have taken effect. Returns the timer's number of expiries.
+    fn times_after_requests(&self) -> Option<u64> {
+        let (sender, answer) = channel::bounded(1);
         let fired = self.fired.clone();
         let post = move |_: &Handle| {
-            let _ = tell.send(fired.times.load(Ordering::Relaxed));
+            let _ = sender.send(fired.times.load(Ordering::Relaxed));
         };
         self.run.check(self.remote.post(post).is_ok(), || "a post was refused".into());
-        let times = told.recv_timeout(LIMIT).ok();
-        self.run.check(times.is_some(), || "a post has not run".into());
+        let times = answer.recv_timeout(LIMIT).ok();
+        self.run.check(times.is_some(), || "a post did not run".into());
         times
     }
 }

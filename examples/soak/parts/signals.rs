@@ -1,7 +1,7 @@
-//! Signals, sent in bursts to two sets that have the same signal.
+//! Sends bursts of a signal, which two sets of signals receive.
 //!
-//! Signals of one burst may coalesce. Each set is told at least one of a burst, and never more than
-//! were sent.
+//! Signals of one burst may coalesce. Each set receives at least one signal of a burst, and never
+//! more than the sent signals.
 
 use std::io;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::run::Run;
 
 const SETS: usize = 2;
 
-/// The signals that one thread has sent, and those that each set was told.
+/// The number of sent signals, and the number of received signals of each set.
 #[derive(Default)]
 struct Counts {
     sent: AtomicU64,
-    told: [AtomicU64; SETS],
+    received: [AtomicU64; SETS],
 }
 
 pub struct SignalBursts {
@@ -53,15 +53,16 @@ impl Part for SignalBursts {
     }
 
     fn count(&self) -> u64 {
-        self.counts.told.iter().map(|told| told.load(Ordering::Relaxed)).sum()
+        self.counts.received.iter().map(|received| received.load(Ordering::Relaxed)).sum()
     }
 
-    fn serve(&mut self, _: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, index: usize) -> io::Result<()> {
         while let Some(signal) = self.sets[index].try_take() {
             self.run.check(signal == Signal::USER1, || format!("{signal} came"));
-            let told = self.counts.told[index].fetch_add(1, Ordering::SeqCst) + 1;
+            let received = self.counts.received[index].fetch_add(1, Ordering::SeqCst) + 1;
             let sent = self.counts.sent.load(Ordering::SeqCst);
-            self.run.check(told <= sent, || format!("{told} signals were told, {sent} were sent"));
+            self.run
+                .check(received <= sent, || format!("{received} of {sent} signals were received"));
         }
         Ok(())
     }
@@ -75,22 +76,22 @@ impl Part for SignalBursts {
 impl Drop for SignalBursts {
     fn drop(&mut self) {
         let joined = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        self.run.check(joined, || "the thread that sends signals has panicked".into());
+        self.run.check(joined, || "the thread that sends signals panicked".into());
     }
 }
 
 fn send_bursts(run: &Run, counts: &Counts) {
     let mut random = run.random(400);
-    let told = || counts.told.each_ref().map(|told| told.load(Ordering::SeqCst));
+    let received = || counts.received.each_ref().map(|received| received.load(Ordering::SeqCst));
     while !run.is_over() {
-        let before = told();
+        let before = received();
         for _ in 0..=random.below(8) {
             counts.sent.fetch_add(1, Ordering::SeqCst);
             let sent = kill(getpid(), SIGUSR1);
             run.check(sent.is_ok(), || format!("a signal cannot be sent: {sent:?}"));
         }
-        let is_told = || told().iter().zip(before).all(|(&now, before)| now > before);
-        if !run.await_or_fail("a signal of a burst", is_told) {
+        let is_received = || received().iter().zip(before).all(|(&now, before)| now > before);
+        if !run.await_or_fail("a signal of a burst", is_received) {
             break;
         }
         thread::sleep(random.duration(Duration::from_millis(4)));

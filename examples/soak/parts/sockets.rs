@@ -1,7 +1,7 @@
-//! Socket pairs: the bytes that come out are the bytes that went in.
+//! Writes to socket pairs, and checks that the same bytes come out.
 //!
-//! Of half of the pairs the loop has both ends. Into the others a thread writes, blocking. A pair
-//! is closed after some time, and another one takes its place.
+//! The loop has both ends of half of the pairs. A blocking thread writes to the other pairs. After
+//! some time a new pair replaces each pair.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,28 +16,28 @@ use super::{Keys, Part};
 use crate::run::{Random, Run};
 
 const PAIRS: usize = 8;
-/// Reads or writes of one file in a row.
+/// The most reads or writes of one socket in a row.
 const ROUNDS: usize = 16;
 
-/// The byte at this place of every stream.
+/// Returns the byte at this position of every stream.
 fn byte_at(place: u64) -> u8 {
     (place ^ (place >> 8) ^ (place >> 16)) as u8
 }
 
 struct Pair {
-    /// The loop's own end; `None` once closed, or when a thread has it.
+    /// The writing end. `None` after its close, and `None` if the thread has this end.
     writer: Option<Fd<UnixStream>>,
     reader: Fd<UnixStream>,
     written: u64,
     read: u64,
-    /// The number of bytes that the loop is to write.
+    /// The number of bytes that the loop has to write in all.
     goal: u64,
     is_closing: bool,
-    /// The number of bytes that the thread has written, from the thread.
+    /// Receives the number of bytes that the thread has written.
     total: Option<mpsc::Receiver<u64>>,
 }
 
-/// A stream for the thread that writes, and how much.
+/// A stream for the writing thread, and the number of bytes to write.
 struct Job {
     stream: UnixStream,
     bytes: u64,
@@ -87,16 +87,16 @@ impl Sockets {
             let ours = reactor.fd_nonblocking(ours, Interest::NONE)?;
             writer = Some(ours.with_key(self.keys.key(2 * index + 1)));
         } else {
-            let (tell, told) = mpsc::channel();
-            let job = Job { stream: ours, bytes: self.random.below(1 << 17), total: tell };
+            let (sender, receiver) = mpsc::channel();
+            let job = Job { stream: ours, bytes: self.random.below(1 << 17), total: sender };
             let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
             self.run.check(sent, || "the thread that writes has ended".into());
-            total = Some(told);
+            total = Some(receiver);
         }
         Ok(Pair { writer, reader, written: 0, read: 0, goal: 0, is_closing: false, total })
     }
 
-    /// Writes up to the goal, or until the socket is full.
+    /// Writes until all bytes are written or the socket is full.
     fn write(&mut self, index: usize) -> io::Result<()> {
         let Some(pair) = &mut self.pairs[index] else { return Ok(()) };
         let Some(writer) = &mut pair.writer else { return Ok(()) };
@@ -122,7 +122,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Reads what is there. Returns true at the end of the stream.
+    /// Reads the bytes that are there. Returns true at the end of the stream.
     fn read(&mut self, index: usize) -> io::Result<bool> {
         let Some(pair) = &mut self.pairs[index] else { return Ok(false) };
         for _ in 0..ROUNDS {
@@ -136,7 +136,7 @@ impl Sockets {
             let is_right =
                 (pair.read..).map(byte_at).zip(&self.buffer[..read]).all(|(a, b)| a == *b);
             let place = pair.read;
-            self.run.check(is_right, || format!("a wrong byte in {read} bytes from {place} on"));
+            self.run.check(is_right, || format!("a wrong byte in {read} bytes after {place}"));
             pair.read += read as u64;
             self.bytes += read as u64;
         }
@@ -169,9 +169,9 @@ impl Part for Sockets {
         self.bytes
     }
 
-    fn serve(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
         if index % 2 == 1 {
-            // (An end without interest reports that its peer has gone.)
+            // Even an end without interest reports that its peer has closed.
             if let Some(Pair { writer: Some(writer), .. }) = &self.pairs[index / 2] {
                 writer.try_take();
             }
@@ -183,7 +183,7 @@ impl Part for Sockets {
         Ok(())
     }
 
-    fn stir(&mut self, _: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, _: &Handle) -> io::Result<()> {
         for index in 0..PAIRS {
             let Some(pair) = &mut self.pairs[index] else { continue };
             let Some(writer) = &pair.writer else { continue };
@@ -211,11 +211,11 @@ impl Drop for Sockets {
         self.pairs.clear();
         self.jobs = None;
         let joined = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        self.run.check(joined, || "the thread that writes has panicked".into());
+        self.run.check(joined, || "the thread that writes panicked".into());
     }
 }
 
-/// Writes each job in pieces, says how much that was, and closes the stream.
+/// Writes the bytes of each job in pieces, sends their number, and closes the stream.
 fn write_all(run: &Run, jobs: mpsc::Receiver<Job>) {
     let mut random = run.random(300);
     for Job { mut stream, bytes, total } in jobs {
@@ -224,7 +224,7 @@ fn write_all(run: &Run, jobs: mpsc::Receiver<Job>) {
             let len = (1 + random.below(8_192)).min(bytes - written);
             let piece: Vec<u8> = (written..written + len).map(byte_at).collect();
             if stream.write_all(&piece).is_err() {
-                return; // the loop has given up
+                return; // the loop has dropped its end
             }
             written += len;
         }

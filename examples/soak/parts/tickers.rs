@@ -1,4 +1,4 @@
-//! Tickers: the ticks and the missed points of the grid are together the periods that have passed.
+//! Runs tickers. The ticks and the missed points of a grid together equal the passed periods.
 
 use std::io;
 use std::rc::Rc;
@@ -15,12 +15,12 @@ struct Grid {
     is_burst: bool,
     first: Time,
     period: Duration,
-    /// Points of the grid that were received or counted as missed.
+    /// The number of points of the grid that were received or counted as missed.
     passed: u64,
 }
 
 impl Grid {
-    /// The first point of the grid that was not counted.
+    /// Returns the first point of the grid that was not counted.
     fn next(&self) -> Time {
         Time::from_nanos(self.first.as_nanos() + self.passed * self.period.as_nanos() as u64)
     }
@@ -29,9 +29,9 @@ impl Grid {
         let (expected, Tick { scheduled, missed }) = (self.next(), tick);
         run.check(scheduled == expected, || {
             let period = self.period;
-            format!("a tick of {period:?} is for {scheduled:?}, and not for {expected:?}")
+            format!("a tick of {period:?} is for {scheduled:?} instead of {expected:?}")
         });
-        run.check(missed == 0 || !self.is_burst, || format!("a burst has missed {missed}"));
+        run.check(missed == 0 || !self.is_burst, || format!("a burst missed {missed} ticks"));
         self.passed += missed;
         let late = run.check_due("a tick", self.next());
         self.passed += 1;
@@ -75,7 +75,7 @@ impl Tickers {
         self.ticks += 1;
     }
 
-    /// Begins a new grid.
+    /// Restarts a ticker, which starts a new grid.
     fn restart(&mut self, index: usize) {
         let grid = &mut self.grids[index];
         let before = Time::now();
@@ -98,13 +98,13 @@ impl Part for Tickers {
         self.ticks
     }
 
-    fn serve(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
         match self.grids[index].ticker.try_take() {
             Some(tick) => self.ticked(index, tick),
-            None => self.run.violated("a ticker was reported and gave nothing".into()),
+            None => self.run.violated("a reported ticker gave no tick".into()),
         }
         if self.grids[index].is_burst {
-            // A tick a wait would let a slow loop fall behind.
+            // With one tick for each wait a slow loop would fall behind.
             while let Some(tick) = reactor.try_recv(&self.grids[index].ticker)? {
                 self.ticked(index, tick);
             }
@@ -112,8 +112,8 @@ impl Part for Tickers {
         Ok(())
     }
 
-    /// Sometimes a set of all tickers, sometimes a new grid.
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    /// Sometimes waits through a `Select` of all tickers, and sometimes starts a new grid.
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         if self.random.one_in(8) {
             let mut set = Select::new(reactor);
             for grid in &self.grids {
@@ -124,7 +124,7 @@ impl Part for Tickers {
             if let Some(chosen) = set.wait_timeout(wait)? {
                 let index = chosen.index();
                 found = chosen.recv(&self.grids[index].ticker).map(|tick| (index, tick));
-                self.run.check(found.is_some(), || "a chosen ticker gave nothing".into());
+                self.run.check(found.is_some(), || "a chosen ticker gave no tick".into());
             }
             drop(set);
             if let Some((index, tick)) = found {
@@ -138,7 +138,7 @@ impl Part for Tickers {
         Ok(())
     }
 
-    fn look(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn check(&mut self, reactor: &Handle) -> io::Result<()> {
         for index in 0..self.grids.len() {
             let now = Time::now();
             while self.grids[index].next() <= now {

@@ -1,7 +1,7 @@
-//! One-shot timers, armed, put off, stopped, dropped and made anew at random.
+//! Arms, postpones, stops, drops and makes one-shot timers at random.
 //!
-//! Each fires once an arm, with its own deadline, and never before. `stop` and `reset` return true
-//! exactly when something was pending.
+//! Each timer fires once for each arm, with its own deadline, and never early. `stop` and `reset`
+//! return true exactly when a deadline or an expiry was pending.
 
 use std::io;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ const TIMERS: usize = 128;
 
 struct Slot {
     timer: Timer,
-    /// The deadline that is armed and has not been received.
+    /// The armed deadline that was not received yet.
     pending: Option<Time>,
 }
 
@@ -56,7 +56,7 @@ impl Timers {
             if by_time { slot.timer.reset_at(before + delay) } else { slot.timer.reset(delay) };
         let after = if by_time { before } else { Time::now() + READING };
         run.check(was_pending == slot.pending.is_some(), || {
-            format!("timer {index}: reset gave {was_pending}, pending was {:?}", slot.pending)
+            format!("timer {index}: reset returned {was_pending}, pending was {:?}", slot.pending)
         });
         slot.pending = slot.timer.deadline();
         let is_right = slot.pending.is_some_and(|at| before + delay <= at && at <= after + delay);
@@ -67,7 +67,7 @@ impl Timers {
         let slot = &mut self.slots[index];
         let (stopped, pending) = (slot.timer.stop(), slot.pending.take());
         self.run.check(stopped == pending.is_some(), || {
-            format!("timer {index}: stop gave {stopped}, pending was {pending:?}")
+            format!("timer {index}: stop returned {stopped}, pending was {pending:?}")
         });
     }
 
@@ -92,7 +92,7 @@ impl Part for Timers {
         self.fired
     }
 
-    fn serve(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, reactor: &Handle, index: usize) -> io::Result<()> {
         let scheduled = self.slots[index].timer.try_take();
         self.fired(index, scheduled);
         if self.run.is_over() {
@@ -112,7 +112,7 @@ impl Part for Timers {
         Ok(())
     }
 
-    fn stir(&mut self, _: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, _: &Handle) -> io::Result<()> {
         if !self.run.is_over() {
             for _ in 0..8 {
                 let index = self.random.index(TIMERS);
@@ -122,7 +122,7 @@ impl Part for Timers {
         Ok(())
     }
 
-    fn look(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn check(&mut self, reactor: &Handle) -> io::Result<()> {
         for index in 0..TIMERS {
             let now = Time::now();
             if self.slots[index].pending.is_some_and(|at| at <= now) {

@@ -1,4 +1,5 @@
-//! Channels that come and go: registered, filled by a thread, and dropped at their end or before.
+//! Registers short-lived channels, which a thread fills. The loop drops a channel at its end or
+//! earlier.
 
 use std::io;
 use std::sync::mpsc;
@@ -16,17 +17,17 @@ type Message = (u64, Token);
 
 struct Visitor {
     inbox: Inbox<Message>,
-    /// Messages that come, and those that came.
+    /// The number of messages that the thread sends.
     messages: u64,
     received: u64,
-    /// The receiver goes after as many.
-    patience: u64,
+    /// The number of messages after which the loop drops the receiver.
+    limit: u64,
 }
 
 struct Job {
     sender: Sender<Message>,
     messages: u64,
-    patience: u64,
+    limit: u64,
 }
 
 pub struct Visitors {
@@ -61,11 +62,11 @@ impl Visitors {
             capacity => channel::bounded(capacity as usize),
         };
         let messages = self.random.below(40);
-        let patience = if self.random.one_in(4) { self.random.below(40) } else { u64::MAX };
+        let limit = if self.random.one_in(4) { self.random.below(40) } else { u64::MAX };
         let inbox = reactor.register_with(self.keys.key(index), receiver)?;
-        let sent = jobs.send(Job { sender, messages, patience }).is_ok();
+        let sent = jobs.send(Job { sender, messages, limit }).is_ok();
         self.run.check(sent, || "the thread of the visitors has ended".into());
-        self.visitors[index] = Some(Visitor { inbox, messages, received: 0, patience });
+        self.visitors[index] = Some(Visitor { inbox, messages, received: 0, limit });
         Ok(())
     }
 }
@@ -79,17 +80,17 @@ impl Part for Visitors {
         self.gone
     }
 
-    fn serve(&mut self, _: &Handle, index: usize) -> io::Result<()> {
+    fn handle(&mut self, _: &Handle, index: usize) -> io::Result<()> {
         let Some(visitor) = &mut self.visitors[index] else { return Ok(()) };
         let is_over = loop {
-            if visitor.received >= visitor.patience {
+            if visitor.received >= visitor.limit {
                 break true;
             }
             match visitor.inbox.try_recv() {
                 Ok((number, _)) => {
                     let expected = visitor.received;
                     self.run.check(number == expected, || {
-                        format!("message {number} of a visitor came, not {expected}")
+                        format!("message {number} of a visitor came instead of {expected}")
                     });
                     visitor.received = number + 1;
                 }
@@ -110,7 +111,7 @@ impl Part for Visitors {
         Ok(())
     }
 
-    fn stir(&mut self, reactor: &Handle) -> io::Result<()> {
+    fn start_work(&mut self, reactor: &Handle) -> io::Result<()> {
         if self.run.is_over() {
             self.jobs = None;
             return Ok(());
@@ -134,19 +135,19 @@ impl Drop for Visitors {
         self.visitors = [const { None }; VISITORS];
         self.jobs = None;
         let joined = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        self.run.check(joined, || "the thread of the visitors has panicked".into());
+        self.run.check(joined, || "the thread of the visitors panicked".into());
     }
 }
 
-/// Sends what each job asks for, and drops the sender.
+/// Sends the messages of each job, and drops the sender.
 fn send_all(run: &Run, jobs: mpsc::Receiver<Job>) {
-    for Job { sender, messages, patience } in jobs {
+    for Job { sender, messages, limit } in jobs {
         for number in 0..messages {
             let Err(SendError((given_back, _))) = sender.send((number, run.token())) else {
                 continue;
             };
-            run.check(given_back == number && number >= patience, || {
-                format!("message {given_back} came back when {number} was sent")
+            run.check(given_back == number && number >= limit, || {
+                format!("sending message {number} returned message {given_back}")
             });
             break;
         }

@@ -62,6 +62,7 @@ impl Core {
     }
 
     /// Makes the sources ready whose time has come, if the first key is due.
+    #[inline(always)]
     fn expire_due(&self, due: u64) {
         if self.clock.is_due(due) {
             self.expire(self.clock.now());

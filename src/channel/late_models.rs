@@ -31,12 +31,12 @@ fn a_sleep_that_ends_early(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecvErr
 }
 
 #[test]
-fn a_select_that_a_timer_ends_against_a_send() {
+fn a_timer_ends_a_select_beside_a_send() {
     a_sleep_that_ends_early(Sleeper::select);
 }
 
 #[test]
-fn a_wait_that_a_timer_ends_against_a_send() {
+fn a_timer_ends_a_wait_beside_a_send() {
     a_sleep_that_ends_early(Sleeper::wait);
 }
 
@@ -92,7 +92,7 @@ fn a_wake_up_that_another_sender_needs(is_received_early: bool) {
 
 /// Mutation: `wait_for_room` keeps a wake-up that it does not need.
 #[test]
-fn a_wake_up_that_nobody_needs_is_passed_on() {
+fn an_unused_wake_up_is_passed_on() {
     a_wake_up_that_another_sender_needs(true);
 }
 

@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_in_use_holds_up_no_permit_and_no_value() {
+    fn a_locked_list_blocks_no_permit_or_value() {
         let (tx, rx, meeting) = channel();
         let ((sender, _), (receiver, wakes)) = (party(), party());
         rx.set_target(Some(Target { notify: receiver.clone(), slot: 0 }));
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_in_use_holds_up_no_end_of_the_receiver() {
+    fn a_locked_list_blocks_no_end_of_receiver() {
         let (tx, rx, meeting) = channel();
         let other = tx.clone();
         let blocked = thread::spawn(move || other.send(7));
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_in_use_holds_up_no_send_case_and_no_timeout() {
+    fn a_locked_list_blocks_no_send_or_timeout() {
         let (tx, rx, meeting) = channel();
         let (loop_, _) = party();
         loop_.open_ticket();

@@ -148,7 +148,7 @@ proptest! {
 }
 
 #[test]
-fn a_ring_shrinks_past_a_sender_that_stands_still() {
+fn a_ring_shrinks_beside_a_stalled_sender() {
     let mut pair = Pair::new(0);
     pair.apply(Op::Send(600));
     pair.apply(Op::Receive(600));
@@ -206,7 +206,7 @@ fn a_sleep_with_nothing_coming_is_no_nap() {
 }
 
 #[test]
-fn a_message_that_is_being_written_is_not_there_yet() {
+fn an_unfinished_message_is_not_received() {
     for (tx, rx) in [bounded::<u32>(4), unbounded()] {
         let _standing = tx.tail().begin();
         assert_eq!((rx.len(), rx.is_empty(), tx.is_empty()), (1, true, false));
@@ -221,7 +221,7 @@ fn a_message_that_is_being_written_is_not_there_yet() {
 }
 
 #[test]
-fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
+fn a_late_answer_leaves_a_newer_request() {
     let (_tx, rx) = ends::<u64>(Some(1));
     let state = rx.state();
     let [old, new] = [party().0, party().0];

@@ -238,7 +238,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn never_before_a_reading_that_was_made_before_it() {
+    fn a_reading_is_never_before_an_earlier_one() {
         let clock = TscClock::new();
         let end = Time::now() + Duration::from_millis(50);
         let (mut before, mut n) = (Time::now(), 0u64);

@@ -1010,7 +1010,7 @@ fn only_fresh_now_moves_within_a_turn() {
 }
 
 #[test]
-fn a_deadline_in_a_microsecond_needs_no_kernel_timer() {
+fn a_microsecond_deadline_needs_no_kernel_timer() {
     let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
     let timer = reactor.timer();
     for _ in 0..100 {

@@ -144,7 +144,7 @@ fn count(
     names.dedup();
     let (few, many) = match tool {
         "strace" => task.scale.of((10, 110), (200, 2_200), (1_000, 11_000)),
-        // Under callgrind a reactor finds in some 1,000 readings that the CPU's counter is too slow.
+        // Within some 1,000 readings a reactor finds that the CPU counter is slow under callgrind.
         _ => task.scale.of((10, 110), (3_000, 13_000), (5_000, 55_000)),
     };
     let mut all = Vec::new();

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spin_that_fails_is_tried_ever_less_often_and_a_success_gives_credit() {
+    fn failed_spins_become_rare_until_one_succeeds() {
         let spinner = adaptive();
         let attempts = |sleeps: u32| {
             let attempt = || spinner.attempts().then(|| spinner.failed()).is_some();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_spinning_in_virtual_time_and_none_when_off() {
+    fn virtual_time_and_off_never_spin() {
         assert!(!Spinner::new(Spin::Adaptive, Duration::from_micros(50), true).begins());
         assert!(!Spinner::new(Spin::Off, Duration::ZERO, false).begins());
         assert!(!Spinner::new(Duration::ZERO.into(), Duration::ZERO, false).begins());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_to_be_met_exactly_ends_the_sleep_before_it() {
+    fn a_precise_deadline_ends_the_sleep_early() {
         let spinner = Spinner::new(Spin::Off, Duration::from_nanos(50), false);
         let at = Time::from_nanos;
         let deadline = |earliest, latest| WakeWindow { earliest: at(earliest), latest: at(latest) };

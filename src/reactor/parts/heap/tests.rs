@@ -302,7 +302,7 @@ fn keys_of_eight_children_share_a_cache_line() {
 }
 
 #[test]
-fn later_re_arms_are_put_right_once_at_the_root() {
+fn later_deadlines_are_corrected_once_at_the_root() {
     let mut queue = Queue::new(0);
     let slot = queue.create();
     queue.arm(slot, 10);
@@ -316,7 +316,7 @@ fn later_re_arms_are_put_right_once_at_the_root() {
 }
 
 #[test]
-fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
+fn holes_stay_few_and_ties_keep_their_order() {
     let mut queue = Queue::new((1 << 32) - 3_000);
     let slots: Vec<u32> = (0..20_000).map(|_| queue.create()).collect();
     // Few distinct deadlines; the numbers of the arms pass 2^32 on the way.
@@ -357,7 +357,7 @@ fn work_put_off_is_done_in_pieces() {
 }
 
 #[test]
-fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
+fn the_latest_wake_up_is_the_least_limit() {
     let mut queue = Queue::new(0);
     assert_eq!(queue.heap.latest(&queue.slots, 5, 0), NEVER);
     for (count, step) in [(3, 7u64), (40, 1), (5_000, 0), (5_000, 3)] {
@@ -381,7 +381,7 @@ fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
 }
 
 #[test]
-fn one_timer_without_slack_behind_many_is_not_late() {
+fn slack_of_others_delays_no_exact_timer() {
     for later in [true, false] {
         let mut queue = Queue::new(0);
         for i in 0..400 {
@@ -396,7 +396,7 @@ fn one_timer_without_slack_behind_many_is_not_late() {
 }
 
 #[test]
-fn a_hole_that_a_pulled_timer_passes_leaves_the_end() {
+fn a_pulled_timer_moves_holes_off_the_end() {
     let mut queue = Queue::new(0);
     let slots: Vec<u32> = (0..20).map(|_| queue.create()).collect();
     // A parent is earlier than its children, and all are in the heap but for the first.
@@ -426,7 +426,7 @@ fn a_later_deadline_goes_to_the_run() {
 }
 
 #[test]
-fn late_deadlines_do_not_keep_others_out_of_the_run() {
+fn late_deadlines_do_not_block_the_run() {
     let mut queue = Queue::new(0);
     let late: Vec<u32> = (0..20).map(|_| queue.create()).collect();
     late.iter().for_each(|&slot| queue.arm(slot, 1 << 40));
@@ -512,7 +512,7 @@ fn a_pulled_timer_is_never_late() {
 }
 
 #[test]
-fn a_pulled_timer_may_go_before_its_entry_moves() {
+fn a_pulled_timer_may_be_dropped_before_moving() {
     let mut queue = Queue::new(0);
     let slots: Vec<u32> = (0..40).map(|_| queue.create()).collect();
     slots.iter().rev().enumerate().for_each(|(i, &slot)| queue.arm(slot, 1_000 - i as u64));
@@ -528,7 +528,7 @@ fn a_pulled_timer_may_go_before_its_entry_moves() {
 }
 
 #[test]
-fn a_sweep_of_a_run_with_holes_first_keeps_the_counts() {
+fn a_sweep_of_leading_holes_keeps_the_counts() {
     // The sweep is under way when the last timer goes, or it meets the holes at the beginning.
     for (live, meets) in [(20, false), (100, true)] {
         let mut queue = Queue::new(0);

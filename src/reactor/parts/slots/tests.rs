@@ -17,7 +17,7 @@ fn a_record_is_32_bytes() {
 }
 
 #[test]
-fn a_reused_slot_has_another_token_and_the_old_one_resolves_to_nothing() {
+fn a_reused_slot_rejects_its_old_token() {
     let (mut slots, owner) = (Slots::new(), Rc::new(()));
     let slot = allocate(&mut slots, &owner);
     let token = slots.chunk(slot).token(slot);
@@ -30,7 +30,7 @@ fn a_reused_slot_has_another_token_and_the_old_one_resolves_to_nothing() {
 }
 
 #[test]
-fn a_slot_whose_generations_are_used_up_is_retired() {
+fn a_slot_without_generations_left_is_retired() {
     let (mut slots, owner) = (Slots::new(), Rc::new(()));
     let slot = allocate(&mut slots, &owner);
     slots.node(slot).generation.set(u32::MAX - 1);

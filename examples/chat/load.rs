@@ -11,7 +11,8 @@ use socket2::SockRef;
 /// The time after which the load fails. No load takes as long.
 const LIMIT: Duration = Duration::from_secs(170);
 /// The text of each line.
-const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind.";
+const TEXT: &str =
+    "The quick brown fox jumps over the lazy watchdog, and the lazy watchdog does not mind.";
 
 /// The size of a load.
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,7 @@ use pollmux::{
     select,
 };
 
-use support::{HOUR, allocations, alone, at, bytes, dog, frees, ms, simulated, turn};
+use support::{HOUR, allocations, alone, at, bytes, frees, ms, simulated, turn, watchdog};
 
 /// Returns the number of bytes that `f` leaves allocated.
 fn growth(f: impl FnOnce()) -> isize {
@@ -410,7 +410,7 @@ fn post_floods_starve_no_message_and_no_callback() {
 #[test]
 fn post_floods_starve_no_timer_and_no_fd() {
     alone!();
-    let (_dog, reactor) = (dog(), support::build(Reactor::builder().post_batch(5)));
+    let (_watchdog, reactor) = (watchdog(), support::build(Reactor::builder().post_batch(5)));
     let remote = reactor.remote();
     let count = Arc::default();
     (0..40).for_each(|_| flood(&remote, &count));

@@ -16,8 +16,8 @@ use pollmux::{
 };
 
 use support::{
-    Drops, HOUR, allocates_nothing, allocations, at, dog, ms, panics_with, ready_keys, scripted,
-    simulated, thread, turn,
+    Drops, HOUR, allocates_nothing, allocations, at, ms, panics_with, ready_keys, scripted,
+    simulated, thread, turn, watchdog,
 };
 
 /// Records the calls, in order.
@@ -169,7 +169,7 @@ fn a_turn_without_a_wait_calls_due_callbacks() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn embedded_turns_call_due_callbacks() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
@@ -574,7 +574,7 @@ fn a_callback_may_receive_in_nested_waits() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn nested_waits_in_embedded_turns_lose_no_callback() {
     support::exact("counts waits");
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
@@ -653,7 +653,7 @@ fn a_panic_keeps_the_new_deadline() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn callbacks_behind_an_embedded_panic_still_run() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(1).unwrap();
@@ -686,7 +686,7 @@ fn callbacks_behind_an_embedded_panic_still_run() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_callback_may_turn_its_embedded_reactor() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(1).unwrap();

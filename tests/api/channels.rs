@@ -14,7 +14,8 @@ use pollmux::channel::{
 };
 use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
 use support::{
-    HOUR, Random, Script, dog, ms, panic_text, rounds, scripted_reactor, thread, with_counted_wakes,
+    HOUR, Random, Script, ms, panic_text, rounds, scripted_reactor, thread, watchdog,
+    with_counted_wakes,
 };
 
 /// Checks that the messages of each producer are in order and complete.
@@ -94,7 +95,7 @@ impl Drop for Counted {
 
 #[test]
 fn one_producers_messages_stay_in_order() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let each = rounds(250);
     for capacity in [1, 2, 3, 5, 64, 100] {
         let (tx, rx) = channel::bounded(capacity);
@@ -116,7 +117,7 @@ fn one_producers_messages_stay_in_order() {
 
 #[test]
 fn each_producers_messages_stay_in_order() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let each = rounds(250);
     for capacity in [1, 3, 128] {
         let (tx, rx) = channel::bounded(capacity);
@@ -200,7 +201,7 @@ fn sends_to_a_dropped_receiver_return_the_value() {
 
 #[test]
 fn dropping_the_receiver_returns_blocked_senders_values() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(1);
     tx.send(1_000).unwrap();
     let senders: Vec<_> = (0..8)
@@ -316,7 +317,7 @@ fn every_ending_drops_each_value_once() {
 
 #[test]
 fn dropping_the_receiver_amid_sends_drops_values_once() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (senders, each) = (3, 40);
     for round in 0..rounds(50) as usize {
         let drops = Drops::of(senders * each);
@@ -364,7 +365,7 @@ fn a_recv_makes_room_for_try_send() {
 
 #[test]
 fn a_recv_makes_room_for_another_thread() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(1);
     let (go, gone) = channel::bounded::<()>(1);
     let _sender = support::aside(move || {
@@ -382,7 +383,7 @@ fn a_recv_makes_room_for_another_thread() {
 
 #[test]
 fn a_recv_wakes_a_blocked_sender() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::on(Sim::new());
     for registered in [false, true] {
         let (tx, rx) = channel::bounded(1);
@@ -411,7 +412,7 @@ fn a_recv_wakes_a_blocked_sender() {
 
 #[test]
 fn blocked_senders_all_pass_through_one_slot() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for registered in [false, true] {
         let (tx, rx) = channel::bounded(1);
         let (senders, each) = (8, 200);
@@ -432,7 +433,7 @@ fn blocked_senders_all_pass_through_one_slot() {
 
 #[test]
 fn timed_out_senders_take_no_others_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(1);
     let (patient, each) = (4, 300);
     let sent = Arc::new(AtomicU32::new(0));
@@ -498,7 +499,7 @@ fn a_ready_channel_ignores_the_timeout() {
 
 #[test]
 fn a_huge_timeout_never_expires() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for timeout in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 40)] {
         let (tx, rx) = channel::bounded(1);
         let sender = thread::spawn(move || {
@@ -523,7 +524,7 @@ fn a_huge_timeout_never_expires() {
 
 #[test]
 fn a_message_ends_a_wait_with_a_timeout() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(1);
     thread::spawn(move || {
         thread::sleep(ms(10)); // gives the receiver time to sleep
@@ -613,7 +614,7 @@ fn both_ends_report_the_same_exact_counts() {
 
 #[test]
 fn counts_never_exceed_the_capacity() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(3);
     let each = rounds(1_250);
     produce(tx.clone(), 2, each, false);
@@ -629,7 +630,7 @@ fn counts_never_exceed_the_capacity() {
 
 #[test]
 fn messages_of_any_size_need_no_clone() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(3);
     (0..3).for_each(|_| tx.try_send(()).unwrap());
     assert!(tx.try_send(()).is_err());
@@ -660,7 +661,7 @@ fn messages_of_any_size_need_no_clone() {
 
 #[test]
 fn channels_can_be_sent_through_channels() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded::<(u32, Sender<u32>)>(1);
     let server =
         thread::spawn(move || rx.into_iter().for_each(|(n, reply)| reply.send(n * 2).unwrap()));
@@ -778,7 +779,7 @@ fn bare_and_registered_ends_behave_the_same() {
 
 #[test]
 fn a_receiver_can_move_to_another_reactor() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded(8);
     let first = support::reactor();
     let second = support::reactor();
@@ -823,7 +824,7 @@ fn a_receiver_can_move_to_another_reactor() {
 
 #[test]
 fn a_moving_receiver_misses_no_message() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for capacity in [1, 16] {
         let (tx, mut rx) = channel::bounded(capacity);
         let (producers, each) = (3, rounds(750));
@@ -897,7 +898,7 @@ fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
 
 #[test]
 fn two_reactors_exchange_messages_without_loss() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (ask, questions) = channel::bounded(1);
     let (answers, inbox) = reactor.channel(1).unwrap();
@@ -916,7 +917,7 @@ fn two_reactors_exchange_messages_without_loss() {
 
 #[test]
 fn selects_with_a_ticker_lose_no_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let each = rounds(750);
     for (producers, capacity) in [(1, 1), (1, 64), (4, 1), (4, 64)] {
         let reactor = support::reactor();
@@ -940,7 +941,7 @@ fn selects_with_a_ticker_lose_no_wake_up() {
 
 #[test]
 fn a_busy_ticker_hides_no_channel_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, left) = reactor.channel(2).unwrap();
     produce(tx, 2, 5_000, true);
@@ -970,7 +971,7 @@ fn a_busy_ticker_hides_no_channel_wake_up() {
 
 #[test]
 fn a_wait_loses_no_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for producers in [1, 4] {
         let reactor = support::reactor();
         // Each producer has its own channel, so that several marks are set at once.
@@ -1007,7 +1008,7 @@ fn a_wait_loses_no_wake_up() {
 
 #[test]
 fn alternating_select_and_wait_loses_no_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let each = rounds(2_000);
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
@@ -1037,7 +1038,7 @@ fn alternating_select_and_wait_loses_no_wake_up() {
 
 #[test]
 fn a_bare_recv_loses_no_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let each = rounds(375);
     for (producers, capacity) in [(1, 1), (4, 1), (4, 64)] {
         let (tx, rx) = channel::bounded(capacity);
@@ -1063,7 +1064,7 @@ fn a_bare_recv_loses_no_wake_up() {
 
 #[test]
 fn dropping_the_last_sender_wakes_every_receiver() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut events = Events::with_capacity(1);
     for round in 0..rounds(150) {
@@ -1175,7 +1176,7 @@ fn costs_spurious_turns(reactor: &Reactor, script: &Script, spurious: u64) {
 #[test]
 fn an_ignored_flood_does_not_wake_a_select() {
     support::exact("counts waits");
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (noise, ignored) = reactor.channel(1 << 16).unwrap();
     let flood = thread::spawn(move || {
@@ -1230,7 +1231,7 @@ impl Source for AnnouncedSleeps {
 
 #[test]
 fn many_producers_cause_one_wake_up_per_sleep() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // If a sender loses its core before its wake-up, another sender wakes the reactor as well. That
     // extra wake-up does not happen in each of many runs.
     let (mut runs, mut last) = (0, (0, 0));

@@ -18,8 +18,8 @@ use pollmux::{
     select,
 };
 use support::{
-    HOUR, Random, alone, bytes, dog, ms, panic_text, rounds, scripted_reactor, simulated, thread,
-    timed, turn,
+    HOUR, Random, alone, bytes, ms, panic_text, rounds, scripted_reactor, simulated, thread, timed,
+    turn, watchdog,
 };
 
 const MANY: usize = 100_000;
@@ -113,7 +113,7 @@ fn a_later_cancellation_keeps_an_unobserved_deadline() {
 
 #[test]
 fn err_never_changes_while_cancel_races_the_deadline() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut random = Random::new(3);
     let (mut ends, mut span) = ([0; 2], 60_000);
     for _ in 0..rounds(500) {
@@ -186,7 +186,7 @@ fn many_children_are_cancelled_in_linear_time() {
 
 #[test]
 fn a_large_cancellation_blocks_no_other_user() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // The two threads do not always run at the same time, least of all on a busy machine.
     let (begin, mut most) = (Instant::now(), 0);
     while begin.elapsed() < Duration::from_secs(90) {
@@ -421,7 +421,7 @@ fn a_select_set_finds_a_cancelled_context() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_outer_loop_wakes_when_a_context_ends() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // The loop waits with a `done` source, an `after_cancel` closure, or both.
     for (deadline, source, closure) in [false, true]
         .into_iter()
@@ -503,7 +503,7 @@ fn done_and_after_cancel_end_with_their_reactor() {
 
 #[test]
 fn a_cancellation_wakes_each_sleeping_reactor_once() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (context, canceller) = Context::background().with_cancel();
     let (asleep_tx, asleep) = mpsc::channel();
     let loops: Vec<_> = (0..8)
@@ -532,7 +532,7 @@ fn a_cancellation_wakes_each_sleeping_reactor_once() {
 
 #[test]
 fn cancelling_a_large_tree_causes_one_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // The tree is so large that a reactor woken too early sleeps again before the cancellation
     // ends.
     const N: usize = 20_000;
@@ -589,7 +589,7 @@ fn cancellations_in_an_awake_loop_cost_no_syscall() {
 
 #[test]
 fn no_cancellation_and_no_deadline_is_lost() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut random = Random::new(9);
     let (work, jobs) = mpsc::channel::<(Canceller, u64)>();
@@ -617,7 +617,7 @@ fn no_cancellation_and_no_deadline_is_lost() {
 
 #[test]
 fn closures_run_during_a_wait_for_another_source() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (context, canceller) = Context::background().with_cancel();
     let (tx, inbox) = reactor.channel(4).unwrap();
@@ -755,7 +755,7 @@ fn a_closure_may_drop_its_own_handle() {
 
 #[test]
 fn closures_run_before_messages_sent_after_cancellation() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (cancellers, to_cancel) = mpsc::channel::<Canceller>();

@@ -17,7 +17,7 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
-use support::{HOUR, Random, allow_fds, alone, dog, ms, no_new_processes, thread};
+use support::{HOUR, Random, allow_fds, alone, ms, no_new_processes, thread, watchdog};
 
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
 
@@ -117,7 +117,7 @@ fn an_idle_reactors_fd_is_not_readable() {
 #[test]
 fn an_idle_poll_between_turns_requests_no_turn() {
     support::exact("counts syscalls");
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (mut theirs, ours) = UnixStream::pair().unwrap();
@@ -175,7 +175,7 @@ fn an_idle_poll_between_turns_requests_no_turn() {
 
 #[test]
 fn another_threads_message_makes_the_fd_readable() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
@@ -256,7 +256,7 @@ fn registering_a_nonempty_receiver_makes_the_fd_readable() {
 
 #[test]
 fn a_timer_makes_the_fd_readable_when_due() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.timer();
@@ -299,7 +299,7 @@ fn a_due_timer_makes_the_fd_readable_immediately() {
 
 #[test]
 fn each_tick_makes_the_fd_readable() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let ticker = reactor.every(ms(2)).unwrap();
@@ -324,7 +324,7 @@ fn each_tick_makes_the_fd_readable() {
 
 #[test]
 fn earlier_deadlines_between_turns_fire_on_time() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
@@ -371,7 +371,7 @@ fn later_deadlines_between_turns_cost_no_syscall() {
 
 #[test]
 fn a_stale_deadline_costs_one_turn() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(ms(4));
@@ -480,7 +480,7 @@ fn send_with_pauses(tx: &Sender<u64>, seed: u64, messages: u64) {
 
 #[test]
 fn another_threads_messages_arrive_once_each() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
@@ -519,7 +519,7 @@ fn another_threads_messages_arrive_once_each() {
 
 #[test]
 fn messages_received_by_select_arrive_once_each() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
@@ -551,7 +551,7 @@ fn messages_received_by_select_arrive_once_each() {
 
 #[test]
 fn one_outer_loop_can_drive_two_reactors() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let reactors = [support::reactor(), support::reactor()];
         let inners = [reactors[0].embed().unwrap(), reactors[1].embed().unwrap()];
@@ -585,7 +585,7 @@ fn one_outer_loop_can_drive_two_reactors() {
 
 #[test]
 fn three_nested_pollers_lose_no_event() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         for outermost in MODES {
             let (reactor, inner, mut middle) = embedded(mode);
@@ -620,7 +620,7 @@ fn three_nested_pollers_lose_no_event() {
 
 #[test]
 fn blocking_waits_take_no_outer_loop_event() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
@@ -749,7 +749,7 @@ fn virtual_time_cannot_be_embedded() {
 
 #[test]
 fn a_reactor_works_after_its_embedding_ends() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(2).unwrap();
@@ -808,7 +808,7 @@ fn turns_of_a_dropped_reactor_are_errors() {
 
 #[test]
 fn a_strict_deadline_overrides_an_armed_relaxed_deadline() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let reactor = support::build(Reactor::builder().slack(HOUR));
         let (reactor, inner, mut outer) = embedded_on(reactor, mode);
@@ -878,7 +878,7 @@ const DRIVERS: &[fn() -> Reactor] = &[
 
 /// Runs a test with each driver, in each mode of the outer poller.
 fn on_every_driver(test: impl Fn(Reactor, Embedded, Outer)) {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for new in DRIVERS {
         for mode in MODES {
             let (reactor, inner, outer) = embedded_on(new(), mode);
@@ -1184,7 +1184,7 @@ fn a_dropped_reactor_leaves_a_quiet_fd() {
 /// nested, or four on a foreign driver.
 #[test]
 fn a_nested_embedded_reactor_loses_nothing() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for new in DRIVERS {
         for (mode, outermost) in MODES.into_iter().flat_map(|mode| MODES.map(|outer| (mode, outer)))
         {
@@ -1257,7 +1257,7 @@ fn a_nested_embedded_reactor_loses_nothing() {
 
 #[test]
 fn one_outer_loop_can_drive_fifty_reactors() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let poller = Poller::new().unwrap();
         let mut all: Vec<_> = (0..50)
@@ -1296,7 +1296,7 @@ fn one_outer_loop_can_drive_fifty_reactors() {
 #[test]
 fn a_mio_source_makes_the_fd_readable() {
     use mio::{Interest, Poll, Token, unix::pipe};
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let driver = pollmux::driver::MioDriver::new(Poll::new().unwrap(), Token(0)).unwrap();
         let (registry, events) = (driver.registry().unwrap(), driver.events());
@@ -1325,7 +1325,7 @@ fn a_mio_source_makes_the_fd_readable() {
 #[cfg(feature = "polling")]
 #[test]
 fn a_polling_source_makes_the_fd_readable() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in MODES {
         let driver =
             pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();

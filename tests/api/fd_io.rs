@@ -15,7 +15,9 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use pollmux::sys::{Interest, Mode};
 use pollmux::{Fd, Handle, Reactor, Source, select};
 use socket2::{Domain, Socket, Type};
-use support::{again, close, dog, no_new_processes, pair, reactor, simulated, spawn, test_name};
+use support::{
+    again, close, no_new_processes, pair, reactor, simulated, spawn, test_name, watchdog,
+};
 
 /// Registers a file. Edge mode needs a non-blocking file.
 fn register<T: AsFd>(reactor: &Reactor, io: T, interest: Interest, mode: Mode) -> Fd<T> {
@@ -80,7 +82,7 @@ fn check_transfer<W: AsFd + Write, R: AsFd + Read>(
 
 #[test]
 fn child_pipes_can_be_read_and_written() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
         let mut child = spawn(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()));
@@ -95,7 +97,7 @@ fn child_pipes_can_be_read_and_written() {
 
 #[test]
 fn pipes_can_be_read_and_written() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
         let (output, input) = nix::unistd::pipe().unwrap();
@@ -107,7 +109,7 @@ fn pipes_can_be_read_and_written() {
 
 #[test]
 fn terminals_can_be_read_and_written() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
         let pty = openpty(None, None).unwrap();
@@ -200,7 +202,7 @@ fn an_interrupted_call_keeps_the_readiness() {
 
 #[test]
 fn a_full_pipe_is_not_ready_for_writing() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = reactor();
     let mut child = spawn(Command::new("sleep").arg("600").stdin(Stdio::piped()));
     let mut input =
@@ -345,7 +347,7 @@ fn reads_stdin() {
 
 #[test]
 fn lines_buffered_in_stdin_make_nothing_ready() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     if std::env::var_os(READS).is_some() {
         return reads_stdin();
     }
@@ -382,7 +384,7 @@ fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 
 #[test]
 fn a_finished_connect_is_writable() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = reactor();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -402,7 +404,7 @@ fn a_finished_connect_is_writable() {
 
 #[test]
 fn a_refused_connect_reports_its_error() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = reactor();
     // The socket is bound, so that no other test has the port, but does not listen.
     let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

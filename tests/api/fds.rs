@@ -22,7 +22,9 @@ use pollmux::{
     sources::{BeforeSleep, Internals},
 };
 use socket2::SockRef;
-use support::{Hooked, Hooks, Waiting, alone, close, dog, on_wait, pair, set_nonblocking, spawn};
+use support::{
+    Hooked, Hooks, Waiting, alone, close, on_wait, pair, set_nonblocking, spawn, watchdog,
+};
 
 fn reactor() -> Reactor {
     support::reactor()
@@ -610,7 +612,7 @@ impl Source for RestlessSource {
 #[test]
 fn a_turn_that_never_sleeps_polls_fds() {
     for (cause, wait) in (0..3).flat_map(|cause| (0..3).map(move |wait| (cause, wait))) {
-        let _dog = dog();
+        let _watchdog = watchdog();
         let builder = Reactor::builder().poll_interval(Duration::ZERO).spin(Spin::Off);
         let reactor = support::build(builder);
         let (theirs, ours) = pair();
@@ -1028,7 +1030,7 @@ fn a_poll_takes_at_most_one_batch() {
 fn an_embedded_reactor_finds_fds_behind_a_batch() {
     support::exact("counts polls");
     use pollmux::sys;
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {
         let reactor = support::build(Reactor::builder().fd_batch(1));
         let unwanted = flood(&reactor, unwanted);
@@ -1207,7 +1209,7 @@ fn borrowed_files_leave_the_poller_during_a_wait() {
 
 #[test]
 fn a_drop_during_a_wait_closes_the_connection() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (reactor, steps) = on_busy_driver(false);
     let (mut theirs, ours) = pair();
     theirs.set_nonblocking(false).unwrap();
@@ -1406,7 +1408,7 @@ fn files_that_never_block_need_no_flag() {
 
 /// Checks that a single read after each report never blocks, although the file is blocking.
 fn check_blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = reactor();
     let (mut theirs, ours) = accepted();
     let ours = reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap();

@@ -18,7 +18,7 @@ use pollmux::{
     select,
     sources::BeforeSleep,
 };
-use support::{Hooked, Hooks, Waiting, at, dog, ms, scripted, scripted_reactor, secs};
+use support::{Hooked, Hooks, Waiting, at, ms, scripted, scripted_reactor, secs, watchdog};
 
 /// Runs `f`, which must panic with a [`Planned`] payload.
 #[track_caller]
@@ -123,7 +123,7 @@ fn rendezvous_outbox(reactor: &Reactor) -> (Outbox<u32>, Sender<u32>, Receiver<u
 
 #[test]
 fn failed_select_withdraws_its_send_offer() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for at in STEPS {
         for faulty_first in [false, true] {
             let reactor = reactor();
@@ -152,7 +152,7 @@ fn failed_select_withdraws_its_send_offer() {
 
 #[test]
 fn failed_select_set_withdraws_its_send_offer() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for at in STEPS {
         for faulty_first in [false, true] {
             let reactor = reactor();
@@ -175,7 +175,7 @@ fn failed_select_set_withdraws_its_send_offer() {
 
 #[test]
 fn failed_select_withdraws_its_receive_offer() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for at in STEPS {
         let reactor = reactor();
         let (tx, inbox) = reactor.channel::<u32>(0).unwrap();
@@ -254,7 +254,7 @@ fn second_panic_during_cleanup_does_not_abort() {
 
 #[test]
 fn driver_panic_leaves_no_offer_and_no_sleep() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (_, reactor, script) = scripted_reactor();
     let (outbox, tx, rx) = rendezvous_outbox(&reactor);
     let (inbox_tx, inbox) = reactor.channel::<u32>(0).unwrap();
@@ -288,7 +288,7 @@ fn driver_panic_leaves_no_offer_and_no_sleep() {
 
 #[test]
 fn killed_world_member_withdraws_its_offers() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (tx, rx) = channel::bounded::<u32>(0);
     let (back_tx, back_rx) = channel::bounded::<u32>(0);
     let kept = back_rx;
@@ -396,7 +396,7 @@ impl Hooks<Native> for Interrupted {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn interrupted_arm_is_retried() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (times, armed) in [(1, true), (16, true), (17, false)] {
         let driver = Hooked(Native::new().unwrap(), Interrupted(times));
         let reactor = Reactor::with_driver(driver).unwrap();
@@ -576,7 +576,7 @@ fn call_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedd
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn driver_calls_on_its_reactor_end_no_sleep() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for is_embedded in [false, true] {
         let (hooked, inside) = hooked();
         let reactor = Rc::new(Reactor::with_driver(hooked).unwrap());
@@ -600,7 +600,7 @@ fn driver_calls_on_its_reactor_end_no_sleep() {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn dropping_an_embedding_during_a_wait_loses_nothing() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (hooked, inside) = hooked();
     let reactor = Reactor::with_driver(hooked).unwrap();
     let (tx, inbox) = reactor.channel::<u32>(4).unwrap();

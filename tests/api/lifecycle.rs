@@ -11,7 +11,7 @@ use pollmux::channel::{
 };
 use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Events, Reactor, Source, Time, select};
-use support::{HOUR, Storm, alone, dog, set_fd_limit, simulated, storm, thread};
+use support::{HOUR, Storm, alone, set_fd_limit, simulated, storm, thread, watchdog};
 
 /// The open fds and their flags, without the fd that reads the list.
 fn fds() -> BTreeMap<i32, u32> {
@@ -144,7 +144,7 @@ fn disconnected_inbox_outlives_its_reactor() {
 
 #[test]
 fn senders_on_other_threads_outlive_a_native_reactor() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for _ in 0..100 {
         let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(2).unwrap();

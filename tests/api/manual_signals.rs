@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pollmux::sources::SignalRaiser;
 use pollmux::{Reactor, Select, Signal, Signals, SimWorld, Source, reactor::SourceKind, select};
-use support::{HOUR, dog, ms, ready_keys, rounds, secs, simulated, thread, wait_keys};
+use support::{HOUR, ms, ready_keys, rounds, secs, simulated, thread, wait_keys, watchdog};
 
 /// One reactor of each driver.
 fn reactors() -> [Reactor; 3] {
@@ -64,7 +64,7 @@ fn a_wait_and_a_select_report_raised_signals() {
 
 #[test]
 fn signal_from_another_thread_ends_a_sleep() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (signals, raiser) = Signals::manual(&reactor);
     let (ask, asked) = std::sync::mpsc::channel();

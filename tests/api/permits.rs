@@ -1,7 +1,7 @@
 //! A channel counts at most 16,383 permits. With that many held, no further send case is ready.
 
 use pollmux::{Outbox, Reactor, Select, Sim, Time, channel, select};
-use support::{dog, ms, simulated};
+use support::{ms, simulated, watchdog};
 
 const MAX_PERMITS: usize = 16_383;
 
@@ -31,7 +31,7 @@ fn held(permits: usize) -> HeldPermits {
 
 #[test]
 fn last_permit_can_be_taken() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut held = held(MAX_PERMITS - 1);
     let mut set = Select::new(&held.reactor);
     set.send(held.outbox);
@@ -42,7 +42,7 @@ fn last_permit_can_be_taken() {
 
 #[test]
 fn send_case_without_a_permit_is_not_ready() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut held = held(MAX_PERMITS);
     let outbox = held.outbox;
     // The channel still has room. Sending a message without a select needs no permit.
@@ -69,7 +69,7 @@ fn send_case_without_a_permit_is_not_ready() {
 
 #[test]
 fn blocked_send_case_gets_a_returned_permit() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // While the select waits for a permit, a callback uses one or gives one back.
     for uses in [true, false] {
         let mut held = held(MAX_PERMITS);
@@ -96,7 +96,7 @@ fn blocked_send_case_gets_a_returned_permit() {
 
 #[test]
 fn returned_permit_wakes_another_reactor() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // Two reactors on two threads send through one channel.
     let reactor = support::reactor();
     let (tx, rx) = channel::bounded::<u32>(20_000);

@@ -14,7 +14,7 @@ use pollmux::sys::{
     BootTime, Expiry, Interest, Mode, PollEvent, PollEvents, Poller, PollerTimer, ProcessFd,
     TimerClock, TimerFd, Waker,
 };
-use support::{dog, ms, no_new_processes, pair, spawn};
+use support::{ms, no_new_processes, pair, spawn, watchdog};
 
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
@@ -115,7 +115,7 @@ fn a_reused_fd_number_can_be_registered() {
 
 #[test]
 fn every_id_is_reported_unchanged() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let poller = Poller::new().unwrap();
     let (a, _b) = pair();
     poller.register(&a, 0, Interest::NONE, Mode::OneShot).unwrap();
@@ -380,7 +380,7 @@ fn a_timeout_is_never_early() {
 #[test]
 #[cfg_attr(flat, ignore = "libkqueue before 2.7 blocks changes during a wait")]
 fn registering_from_another_thread_ends_a_wait() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let poller = Poller::new().unwrap();
     let timer = PollerTimer::new(&poller, 2).unwrap();
     let (a, _b) = pair();
@@ -405,7 +405,7 @@ fn registering_from_another_thread_ends_a_wait() {
 #[test]
 #[cfg_attr(flat, ignore = "libkqueue before 2.7 blocks changes during a wait")]
 fn many_threads_may_change_a_poller_during_waits() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     const ROUNDS: u64 = 2_000;
     let poller = Poller::new().unwrap();
     let waker = Waker::new(&poller, 0).unwrap();
@@ -575,7 +575,7 @@ fn each_timer_of_a_poller_has_its_event() {
 
 #[test]
 fn arm_and_wait_arms_on_the_timers_poller() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (here, there) = (Poller::new().unwrap(), Poller::new().unwrap());
     let timer = PollerTimer::new(&there, 5).unwrap();
     let mut events = PollEvents::with_capacity(4);
@@ -586,7 +586,7 @@ fn arm_and_wait_arms_on_the_timers_poller() {
 
 #[test]
 fn timer_stays_armed_after_arm_and_wait_ends() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let poller = Poller::new().unwrap();
     let (timer, waker) = (PollerTimer::new(&poller, 5).unwrap(), Waker::new(&poller, 6).unwrap());
     let mut events = PollEvents::with_capacity(4);
@@ -632,7 +632,7 @@ fn wake_ups_of_one_waker_coalesce() {
 
 #[test]
 fn a_wake_ends_each_wait_of_another_thread() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let poller = Poller::new().unwrap();
     let waker = Waker::new(&poller, 1).unwrap();
     let (woken, wait) = mpsc::channel();
@@ -692,7 +692,7 @@ fn clocks() -> Vec<(TimerClock, fn() -> Time)> {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn a_timer_fd_fires_once_and_never_early() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
         poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
@@ -717,7 +717,7 @@ fn a_timer_fd_fires_once_and_never_early() {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn an_unread_timer_fd_reports_its_next_expiry() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
         poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
@@ -755,7 +755,7 @@ fn child(shell: &str) -> std::process::Child {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn process_end_is_reported_whenever_it_ends() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let poller = Poller::new().unwrap();
     for ended in [false, true] {
         let mut running = child(if ended { "exit 3" } else { "sleep 0.02; exit 3" });

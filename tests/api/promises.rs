@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::process::Stdio;
 
-use support::{again, dog, sections, spawn};
+use support::{again, sections, spawn, watchdog};
 
 const DOCUMENT: &str = include_str!("../../docs/PROMISES.md");
 
@@ -73,7 +73,7 @@ fn holds(heading: &str) {
         }
     }
     if let Some((first, others)) = own.split_first() {
-        let _dog = dog();
+        let _watchdog = watchdog();
         let mut command = again(first);
         command.args(others).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = spawn(&mut command).wait_with_output().expect("the child process runs");

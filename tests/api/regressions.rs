@@ -15,8 +15,8 @@ use pollmux::{
 };
 
 use support::{
-    HOUR, Hooked, Hooks, Waiting, again, at, dog, keys, ms, ready_keys, simulated, simulated_from,
-    spawn, test_name, thread, timed,
+    HOUR, Hooked, Hooks, Waiting, again, at, keys, ms, ready_keys, simulated, simulated_from,
+    spawn, test_name, thread, timed, watchdog,
 };
 
 /// calloop 30.
@@ -67,7 +67,7 @@ fn cancelling_is_fast_and_leaves_no_entry() {
 #[test]
 fn a_zero_duration_never_disarms_the_kernel_timer() {
     // The kernel's timer takes a zero for "disarm". A disarmed timer would let this test hang.
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (zero, later) = (reactor.after(Duration::ZERO), reactor.after(ms(3)));
     let far = reactor.after(HOUR);
@@ -263,7 +263,7 @@ fn timers_work_after_any_uptime() {
 /// tokio 3190.
 #[test]
 fn a_new_earlier_timer_ends_the_next_wait() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let far = reactor.after(HOUR);
     // The kernel's timer is armed for `far` when this `select!` returns.
@@ -367,7 +367,7 @@ fn a_message_sent_while_handling_another_is_found() {
 /// calloop 227, 171, here with a race between two threads.
 #[test]
 fn messages_from_another_thread_are_never_lost() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let _sender = support::aside(move || (0..20_000).for_each(|n| tx.send(n).unwrap()));
@@ -752,7 +752,7 @@ fn a_disconnected_channel_does_not_spin() {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn the_embedded_fd_signals_changes_between_turns() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
         let timer = reactor.after(ms(2));

@@ -17,8 +17,8 @@ use pollmux::{
 };
 
 use support::{
-    HOUR, Random, allocates_nothing, at, dog, keys, ms, panics_with, ready_keys, rounds, scripted,
-    simulated, thread, turn,
+    HOUR, Random, allocates_nothing, at, keys, ms, panics_with, ready_keys, rounds, scripted,
+    simulated, thread, turn, watchdog,
 };
 
 /// The numbers that posts have noted, in order.
@@ -170,7 +170,7 @@ fn every_turn_runs_posts_before_callbacks_and_sources() {
 fn concurrent_posts_run_once_in_per_thread_order() {
     const THREADS: usize = 4;
     const EACH: u64 = 10_000;
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let next = Arc::new(Mutex::new([0u64; THREADS]));
     for poster in 0..THREADS {
@@ -232,7 +232,7 @@ fn posts_during_one_sleep_cost_one_wake_up() {
 
 #[test]
 fn a_post_wakes_every_kind_of_sleep() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let sleeps: [Turn; 4] = [
         ("select!", |handle| {
             let (_tx, inbox) = handle.channel::<()>(1).unwrap();
@@ -289,7 +289,7 @@ fn a_post_wakes_every_kind_of_sleep() {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn a_post_makes_the_embedded_fd_readable() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Level, Mode::Edge] {
         let (reactor, inner, outer) = embedded(mode);
         let (log, remote, before) = (Log::default(), reactor.remote(), reactor.stats());
@@ -366,7 +366,7 @@ fn a_post_of_a_post_runs_next_turn() {
     assert_eq!((events.len(), log.take()), (2, vec![1, 4, 2]));
     assert_eq!((inbox.try_recv(), timer.try_take()), (Ok(3), Some(at(0))));
     // Endless posts do not stop real time either.
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     endless(&reactor.remote(), &log);
     let timer = reactor.timer();
@@ -385,7 +385,7 @@ fn a_post_of_a_post_runs_next_turn() {
 
 #[test]
 fn a_panicking_post_loses_no_other_post() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (_sim, reactor) = simulated();
     let (log, remote) = (Log::default(), reactor.remote());
     log.post(&remote, 0);
@@ -422,7 +422,7 @@ fn a_panicking_post_loses_no_other_post() {
 #[test]
 #[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn embedded_turn_runs_posts_after_a_panicking_post() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Level, Mode::Edge] {
         let (reactor, inner, outer) = embedded(mode);
         let (log, remote) = (Log::default(), reactor.remote());
@@ -446,7 +446,7 @@ fn embedded_turn_runs_posts_after_a_panicking_post() {
 
 #[test]
 fn no_post_runs_inside_a_callback_or_post() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
     for n in 0..3 {
@@ -613,7 +613,7 @@ fn a_post_may_drop_its_reactor() {
 
 #[test]
 fn posts_racing_with_reactor_drop_are_never_leaked() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let token = Arc::new(());
     let mut given_back = 0;
     for round in 0..200 {
@@ -644,7 +644,7 @@ fn posts_racing_with_reactor_drop_are_never_leaked() {
 
 #[test]
 fn a_wake_ends_waits_and_polls_sources_again() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (remote, far) = (reactor.remote(), reactor.after(HOUR));
     let waker = remote.clone();
@@ -751,7 +751,7 @@ fn a_loop_going_to_sleep_loses_no_wake() {
     let all = rounds(25_000);
     /// Ends the rounds early on a machine where each thread waits for its time slice.
     const LIMIT: Duration = Duration::from_secs(60);
-    let _dog = dog();
+    let _watchdog = watchdog();
     // The subject is the sleep, so the loop must not spin first.
     let reactor = support::build(Reactor::builder().spin(Spin::Off));
     let (remote, far) = (reactor.remote(), reactor.after(HOUR));
@@ -845,7 +845,7 @@ fn ids_stop_and_reset_timers_tickers_and_callbacks() {
 
 #[test]
 fn a_remote_reset_wakes_a_sleeping_loop_earlier() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     for _ in 0..10 {
         let (timer, remote) = (reactor.after(HOUR), reactor.remote());
@@ -1102,7 +1102,7 @@ impl<F: Fn()> Source for AsksThenSends<F> {
 
 #[test]
 fn earlier_requests_run_before_a_message_is_received() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(Duration::from_secs(60));
@@ -1181,7 +1181,7 @@ fn check_requests_run_first(name: &str, posts: u64, in_sleep: bool, receive: Rec
 
 #[test]
 fn earlier_requests_run_before_a_rendezvous_receive() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (name, receive) in RECEIVES {
         for posts in [0, 1, 30] {
             check_requests_run_first(name, posts, true, receive);
@@ -1191,7 +1191,7 @@ fn earlier_requests_run_before_a_rendezvous_receive() {
 
 #[test]
 fn earlier_posts_run_before_a_blocked_send() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (name, receive) in RECEIVES {
         for posts in [0, 1, 30] {
             check_requests_run_first(name, posts, false, receive);

@@ -13,8 +13,8 @@ use pollmux::reactor::SourceKind;
 use pollmux::sys::Interest;
 use pollmux::{Events, Fd, Inbox, Outbox, Reactor, Select, SimWorld, select};
 use support::{
-    Random, at, dog, keys, ms, pair, ready_keys, rounds, scripted_reactor, simulated, thread,
-    wait_keys, wait_keys_for,
+    Random, at, keys, ms, pair, ready_keys, rounds, scripted_reactor, simulated, thread, wait_keys,
+    wait_keys_for, watchdog,
 };
 
 const OUTBOX: u64 = 7;
@@ -181,7 +181,7 @@ fn only_try_send_of_an_outbox_requests_room() {
 
 #[test]
 fn a_rendezvous_channel_reports_no_room() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, rx) = bounded(0);
     let outbox = reactor.register_with(OUTBOX, tx).unwrap();
@@ -196,7 +196,7 @@ fn a_rendezvous_channel_reports_no_room() {
 /// The driver's script makes room during the sleep.
 #[test]
 fn room_ends_a_sleep_with_one_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for capacity in [1, 5] {
         let (_, reactor, script) = scripted_reactor();
         let (outbox, rx, _tx) = requesting_room(&reactor, capacity);
@@ -318,7 +318,7 @@ fn a_callback_may_request_room() {
 fn room_makes_the_embedded_fd_readable() {
     use pollmux::sys::{Mode, PollEvents, Poller};
 
-    let _dog = dog();
+    let _watchdog = watchdog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
         let embedded = reactor.embed().unwrap();
@@ -355,7 +355,7 @@ fn room_makes_the_embedded_fd_readable() {
 /// The wait ends at the instant of the receive.
 #[test]
 fn world_members_report_room_to_each_other() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(3);
     let (tx, rx) = bounded(1);
     world.spawn("receiver", move |reactor| {
@@ -381,7 +381,7 @@ fn world_members_report_room_to_each_other() {
 #[test]
 fn four_outboxes_with_many_threads_miss_no_room() {
     const OUTBOXES: usize = 4;
-    let _dog = dog();
+    let _watchdog = watchdog();
     let each = rounds(3_000) as u32;
     let reactor = support::reactor();
     let mut receivers = Vec::new();
@@ -524,7 +524,7 @@ impl Server {
 #[test]
 fn a_server_applies_back_pressure_to_its_clients() {
     const CLIENTS: u32 = 12;
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (answer, answers) = reactor.channel_with((ANSWERS, 0), 1_000).unwrap();
     // The workers begin when one of their channels has been full.

@@ -10,7 +10,9 @@ use pollmux::{
     channel, reactor::Spin, select,
 };
 
-use support::{at, dog, keys, ms, ready_keys, secs, simulated, simulated_from, sometimes, timed};
+use support::{
+    at, keys, ms, ready_keys, secs, simulated, simulated_from, sometimes, timed, watchdog,
+};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -254,7 +256,7 @@ fn the_longest_slack_and_precision_do_no_harm() {
     assert_eq!(sim.now(), at(20));
     // With this precision the loop never sleeps before a deadline. Without a deadline the loop
     // sleeps.
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor =
         Reactor::builder().precise(far).slack(Duration::ZERO).spin(Spin::Off).build().unwrap();
     let timer = reactor.after(ms(3));
@@ -282,7 +284,7 @@ fn the_longest_slack_and_precision_do_no_harm() {
 
 #[test]
 fn channels_accept_the_longest_timeout() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let far = Duration::MAX;
     let (tx, rx) = channel::bounded(1);
     assert_eq!(tx.send_timeout(1, far), Ok(()));

@@ -10,7 +10,7 @@ use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
     sources::{BeforeSleep, Never},
 };
-use support::{dog, panic_text, rounds, scripted_reactor, secs, simulated, thread};
+use support::{panic_text, rounds, scripted_reactor, secs, simulated, thread, watchdog};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -156,7 +156,7 @@ fn an_end_has_its_share_beside_messages() {
 
 #[test]
 fn a_source_in_two_cases_may_win_either() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (_, reactor) = simulated();
     let (_tx, inbox) = inbox_with(&reactor, 0..64);
     let other = Switch::on();
@@ -182,7 +182,7 @@ fn a_source_in_two_cases_may_win_either() {
 
 #[test]
 fn an_inbox_in_two_cases_is_received_once() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let all = rounds(500);
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -253,7 +253,7 @@ fn cases_that_lose_keep_their_values() {
 
 #[test]
 fn default_never_runs_while_a_case_is_ready() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.timer();
@@ -584,7 +584,7 @@ fn a_disabled_source_is_evaluated_and_never_polled() {
 
 #[test]
 fn an_optional_source_may_come_and_go() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (sim, reactor) = simulated();
     let mut timer = Some(reactor.after(secs(2)));
     let other = reactor.every(secs(3)).unwrap();
@@ -611,7 +611,7 @@ fn an_optional_source_may_come_and_go() {
 
 #[test]
 fn arms_may_break_continue_return_and_propagate() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     fn until_seven(reactor: &Reactor, inbox: &Inbox<u32>) -> Result<&'static str, RecvError> {
         let mut odd = 0;
         let sum = 'sum: loop {
@@ -724,7 +724,7 @@ fn a_select_may_be_nested_in_an_arm() {
 
 #[test]
 fn an_arm_may_reset_its_ticker() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (sim, reactor) = simulated();
     let ticker = reactor.every(secs(1)).unwrap();
     let mut times = Vec::new();
@@ -813,7 +813,7 @@ fn sources_may_be_values_references_and_boxes() {
         inboxes: Vec<Inbox<u8>>,
         deadline: Option<Timer>,
     }
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (sim, reactor) = simulated();
     let (_tx, inbox) = inbox_with(&reactor, [9]);
     let mut node = Node {
@@ -1126,7 +1126,7 @@ fn a_panicking_source_leaves_the_reactor_usable() {
             assert!(self.0 != At::After, "faulty");
         }
     }
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     for place in [At::Ready, At::Take, At::Before, At::After] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode};
 use pollmux::{Fd, Reactor, Select, Sim, SimWorld, Time, select};
-use support::{HOUR, alone, dog, ms, pair, secs, spawn};
+use support::{HOUR, alone, ms, pair, secs, spawn, watchdog};
 
 /// A reactor on `sim`, without faults, so that counts are exact.
 fn on(sim: &Sim) -> Reactor {
@@ -171,7 +171,7 @@ fn a_deadlock_names_the_fds_and_the_remedy() {
 
 #[test]
 fn grace_waits_for_an_fd_of_another_thread() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for timeout in [None, Some(secs(1))] {
         let sim = Sim::new().grace(Duration::from_secs(3600));
         let (reactor, (mut theirs, ours)) = (on(&sim), pair());
@@ -191,7 +191,7 @@ fn grace_waits_for_an_fd_of_another_thread() {
 
 #[test]
 fn grace_ends_with_a_message_or_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let sim = Sim::new().grace(Duration::MAX);
     // The second reactor has wake-ups of its own.
     for _ in 0..2 {
@@ -233,7 +233,7 @@ fn the_clock_moves_when_the_grace_is_over() {
 #[cfg(not(flat))]
 #[test]
 fn grace_waits_for_a_child_to_end() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = on(&Sim::new());
     let child = reactor.register(spawn(Command::new("sleep").arg("600"))).unwrap();
     let timeout = reactor.after(HOUR);
@@ -394,7 +394,7 @@ mod wall_clock {
 
     #[test]
     fn another_thread_may_set_a_sleeping_loops_clock() {
-        let _dog = dog();
+        let _watchdog = watchdog();
         let sim = Sim::new().grace(Duration::MAX);
         let reactor = on(&sim);
         let alarm = reactor.wall_timer().unwrap();

@@ -10,7 +10,7 @@ use pollmux::{
     driver::WakeWindow, reactor::Spin, select, sys::Interest,
 };
 
-use support::{HOUR, Script, at, dog, ms, ready_keys, scripted, sometimes, timed};
+use support::{HOUR, Script, at, ms, ready_keys, scripted, sometimes, timed, watchdog};
 
 /// A reactor with this slack on a virtual clock, and the script of its driver.
 fn slack(slack: Duration) -> (Sim, Reactor, Script) {
@@ -388,7 +388,7 @@ fn endless_slack_waits_for_another_wake_up() {
 #[test]
 fn a_loop_never_spins_for_timers_with_slack() {
     // Real time: a virtual clock never spins.
-    let _dog = dog();
+    let _watchdog = watchdog();
     let settings = || Reactor::builder().spin(Spin::Off).precise(ms(5));
     let waits = |reactor: Reactor| {
         let timer = reactor.after(ms(2));
@@ -405,7 +405,7 @@ fn a_loop_never_spins_for_timers_with_slack() {
 #[test]
 fn real_ticks_come_within_their_slack() {
     // With slack the kernel's timeout ends the wait. The timeout is inaccurate, so time is real.
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (period, slack) in
         [(ms(5), ms(1)), (ms(20), ms(10)), (ms(3), Duration::from_micros(30)), (ms(1), ms(100))]
     {
@@ -448,7 +448,7 @@ fn slack_above_the_kernel_s_arms_no_timer() {
     if !has_fine_timeouts() {
         return eprintln!("skipped: this system has no epoll_pwait2, or forbids it");
     }
-    let _dog = dog();
+    let _watchdog = watchdog();
     let arms = |slack| {
         let reactor = Reactor::builder().slack(slack).spin(Spin::Off).build().unwrap();
         let ticker = reactor.every(ms(5)).unwrap();
@@ -465,7 +465,7 @@ fn slack_above_the_kernel_s_arms_no_timer() {
 // On epoll the driver measures the kernel's slack before the first wait with slack.
 #[test]
 fn the_first_wait_with_slack_loses_no_readiness() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let settings = Reactor::builder().slack(ms(1)).spin(Spin::Off).poll_interval(HOUR);
     let reactor = settings.build().unwrap();
     let (mut theirs, ours) = UnixStream::pair().unwrap();
@@ -483,7 +483,7 @@ fn the_first_wait_with_slack_loses_no_readiness() {
 
 #[test]
 fn a_lazy_timer_joins_an_exact_wake_up() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // The kernel's timer is armed for the exact timer. Its wake-up also serves the lazy timer.
     let together = || {
         let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pollmux::{Reactor, Sim, Time, reactor::Spin, select, sys::Interest};
 
-use support::{HOUR, at, dog, ms, rounds, sometimes, thread, timed};
+use support::{HOUR, at, ms, rounds, sometimes, thread, timed, watchdog};
 
 const MICRO: Duration = Duration::from_micros(1);
 fn has_cores() -> bool {
@@ -65,7 +65,7 @@ fn when_calm(mut attempt: impl FnMut() -> bool) -> bool {
 
 #[test]
 fn precise_timers_are_late_by_microseconds() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = precise();
     let mut late = lateness(&reactor, 200, ms(1));
     println!("p50 {:?}, p90 {:?}, the worst {:?}", late[100], late[180], late[199]);
@@ -80,7 +80,7 @@ fn precise_timers_are_late_by_microseconds() {
 
 #[test]
 fn precise_timers_are_better_than_kernel_timers() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (exact, usual) = (precise(), Reactor::builder().spin(Spin::Off).build().unwrap());
     // A loop that is late for a deadline does not sleep. Such rounds do not count.
     let woken = || loop {
@@ -105,7 +105,7 @@ fn precise_timers_are_better_than_kernel_timers() {
 
 #[test]
 fn rehearsing_a_deadline_changes_nothing() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = precise();
     let (timer, other) = (reactor.timer(), reactor.after(HOUR));
     for n in 1..=20 {
@@ -119,7 +119,7 @@ fn rehearsing_a_deadline_changes_nothing() {
 
 #[test]
 fn a_precise_ticker_is_never_early() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = precise();
     let ticker = reactor.every(MICRO * 700).unwrap();
     let mut grid = None;
@@ -134,7 +134,7 @@ fn a_precise_ticker_is_never_early() {
 
 #[test]
 fn precise_reactors_sleep_until_shortly_before_a_deadline() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut cpu = Duration::ZERO;
     let sleeps = || {
         let reactor = precise();
@@ -147,7 +147,7 @@ fn precise_reactors_sleep_until_shortly_before_a_deadline() {
 
 #[test]
 fn a_message_ends_the_spin_until_a_deadline() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // The whole wait is a spin, because the precision exceeds the time to the deadline.
     let reactor = Reactor::builder().precise(2 * HOUR).spin(Spin::Off).build().unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -173,7 +173,7 @@ fn a_message_ends_the_spin_until_a_deadline() {
 
 #[test]
 fn a_precise_default_timeout_is_never_early() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = precise();
     let timer = reactor.after(ms(60_000));
     for n in 0..50 {
@@ -187,7 +187,7 @@ fn a_precise_default_timeout_is_never_early() {
 
 /// Two reactors on two threads send a message to and fro. Returns the counts of both reactors.
 fn ping_pong(rounds: u32, spin: Spin) -> [pollmux::reactor::Stats; 2] {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = Reactor::builder().spin(spin).build().unwrap();
     let (to_us, inbox) = reactor.channel::<u32>(1).unwrap();
     let (hand_over, handed) = std::sync::mpsc::channel();
@@ -267,7 +267,7 @@ fn long_spins_find_every_message() {
 
 #[test]
 fn a_loop_that_waits_for_fds_stops_spinning() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // Each poll of a spin asks the driver, so that a spin can find the answer of the peer.
     let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
     let (theirs, ours) = UnixStream::pair().unwrap();
@@ -302,7 +302,7 @@ fn spinning_can_be_turned_off() {
 
 #[test]
 fn virtual_time_never_spins() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let sim = Sim::new();
     let settings = Reactor::builder().spin(Spin::For(ms(10_000))).precise(ms(10_000));
     let reactor = settings.build_with(sim.clone()).unwrap();
@@ -320,7 +320,7 @@ fn virtual_time_never_spins() {
 
 #[test]
 fn a_sleeping_reactor_uses_no_cpu() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // A busy machine may count its own work as time of the thread.
     let uses_none = || {
         let reactor = Reactor::new().unwrap();
@@ -333,7 +333,7 @@ fn a_sleeping_reactor_uses_no_cpu() {
 
 #[test]
 fn a_loop_with_only_tickers_stops_spinning() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // A spin that fails is tried less often: at most 16 times in 400 sleeps, 20 us each.
     let reactor = Reactor::new().unwrap();
     let ticker = reactor.every(ms(1)).unwrap();

@@ -24,8 +24,8 @@ use pollmux::{
 };
 
 use support::{
-    HOUR, Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, scripted_reactor, simulated,
-    thread, timed,
+    HOUR, Hooked, Hooks, Waiting, at, keys, ms, ready_keys, scripted_reactor, simulated, thread,
+    timed, watchdog,
 };
 
 /// An inbox with this key, and its sender.
@@ -115,7 +115,7 @@ fn kinds_of_sources() -> BTreeSet<String> {
 /// `with_priority`.
 #[test]
 fn every_kind_of_source_takes_a_key() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let queue = foreign::Queue::with_capacity(1);
     let events = queue.events();
     let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
@@ -994,7 +994,7 @@ fn a_message_from_another_thread_ends_the_wait() {
 /// The reactor polls a few channels directly, and finds many channels by their marks.
 #[test]
 fn adding_and_dropping_channels_loses_no_message() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for ends_the_sleep in [false, true] {
         let reactor = support::reactor();
         let mut channels = Vec::new();
@@ -1080,7 +1080,7 @@ fn wait_and_select_in_turns_lose_no_message() {
 #[test]
 fn a_ping_pong_through_wait_never_hangs() {
     // Each hop is a sleep and a wake-up, or the race between the two.
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let (tx, inbox) = keyed(&reactor, 1);
     let (back, pings) = channel::bounded::<u32>(1);

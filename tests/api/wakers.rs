@@ -11,7 +11,7 @@ use pollmux::{
     driver::{Driver, Wake},
     select,
 };
-use support::{HOUR, Hooked, Hooks, Waiting, dog, thread};
+use support::{HOUR, Hooked, Hooks, Waiting, thread, watchdog};
 
 type Step = Box<dyn FnOnce() + Send>;
 
@@ -80,7 +80,7 @@ const CASES: [(u32, usize); 7] = [(1, 1), (2, 1), (3, 1), (3, 10), (4, 2), (8, 3
 
 #[test]
 fn messages_end_a_sleep_after_failed_wake_ups() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
             let (tx, inbox) = reactor.channel::<usize>(16).unwrap();
@@ -105,7 +105,7 @@ fn messages_end_a_sleep_after_failed_wake_ups() {
 
 #[test]
 fn disconnection_ends_a_sleep_after_failed_wake_ups() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for failures in [1, 2] {
         let prepare = |reactor: &Reactor| {
             let (tx, inbox) = reactor.channel::<usize>(16).unwrap();
@@ -120,7 +120,7 @@ fn disconnection_ends_a_sleep_after_failed_wake_ups() {
 
 #[test]
 fn a_post_runs_after_failed_wake_ups() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
             let remote = reactor.remote();
@@ -141,7 +141,7 @@ fn a_post_runs_after_failed_wake_ups() {
 
 #[test]
 fn a_remote_wakes_after_failed_wake_ups() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
             let remote = reactor.remote();
@@ -158,7 +158,7 @@ fn a_remote_wakes_after_failed_wake_ups() {
 
 #[test]
 fn a_notification_ends_a_sleep_after_failures() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
             let (notifier, notified) = reactor.notifier();
@@ -178,7 +178,7 @@ fn a_notification_ends_a_sleep_after_failures() {
 
 #[test]
 fn a_cancellation_ends_a_sleep_after_failures() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for failures in [1, 2] {
         let prepare = |reactor: &Reactor| {
             let (context, canceller) = reactor.context().with_cancel();
@@ -199,7 +199,7 @@ fn a_cancellation_ends_a_sleep_after_failures() {
 
 #[test]
 fn room_ends_a_sleep_after_failed_wake_ups() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
             let (tx, rx) = channel::bounded::<usize>(times);
@@ -218,7 +218,7 @@ fn room_ends_a_sleep_after_failed_wake_ups() {
 
 #[test]
 fn another_source_retries_failed_wake_ups() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let wait = |reactor: &Reactor| {
         let mut events = Events::with_capacity(4);
         reactor.wait(&mut events).unwrap();
@@ -362,7 +362,7 @@ fn while_asleep(held: bool, test: impl Fn(&Shared, &[Trigger])) {
 
 #[test]
 fn one_wake_up_ends_a_sleep() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     while_asleep(false, |shared, triggers| {
         thread::scope(|scope| scope.spawn(&triggers[0]).join().unwrap());
         assert_eq!(shared.calls(), 1);
@@ -424,7 +424,7 @@ fn sources_outside_a_select_end_one_sleep() {
 
 #[test]
 fn a_blocked_wake_up_is_made_once_more() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for second in 0..5 {
         while_asleep(true, |shared, triggers| {
             let mut calls = [0; 4];

@@ -11,7 +11,7 @@ use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
 use crate::{assert_quiet, key_list, ms};
-use support::{Random, allow_fds, dog, thread};
+use support::{Random, allow_fds, thread, watchdog};
 
 /// Foreign sources on a driver, by the operations that mio and polling share.
 trait ForeignSources {
@@ -147,7 +147,7 @@ mod foreign_on_polling {
 
     #[test]
     fn a_pollers_notification_is_ignored() {
-        let _dog = dog();
+        let _watchdog = watchdog();
         let (theirs, reactor, events) = new();
         let events = reactor.register(events).unwrap();
         theirs.poller.notify().unwrap();

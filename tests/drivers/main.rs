@@ -28,7 +28,7 @@ use pollmux::{
     driver::foreign::Queue as ForeignQueue, select,
 };
 use support::{
-    HOUR, Hooked, Hooks, Random, Storm, Waiting, allow_fds, alone, dog, ms, spawn, storm,
+    HOUR, Hooked, Hooks, Random, Storm, Waiting, allow_fds, alone, ms, spawn, storm, watchdog,
 };
 use support::{faulty::Faults, thread};
 
@@ -66,7 +66,7 @@ macro_rules! tests_on {
     ($new:ident: $($test:ident)*) => {$(
         #[test]
         fn $test() {
-            let _dog = dog();
+            let _watchdog = watchdog();
             super::$test($new);
         }
     )*};

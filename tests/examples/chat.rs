@@ -9,7 +9,7 @@ use crate::heartbeat::{run, text};
 use crate::lines::Lines;
 use crate::program::Program;
 use nix::sys::signal::Signal;
-use support::{dog, ms, secs};
+use support::{ms, secs, watchdog};
 
 /// A running server at a free port.
 struct Room {
@@ -177,7 +177,7 @@ fn load(args: &[&str]) -> (String, bool) {
 #[cfg_attr(flat, ignore = "the load is a process, and this build cannot wait for processes")]
 #[test]
 fn slow_readers_cost_bounded_memory() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (printed, success) = load(&["--queue", "10000"]);
     assert!(success && printed.contains("verdict: all bounds hold"), "{printed}");
     assert!(printed.contains(" 6 of them read too slowly"), "{printed}");
@@ -186,7 +186,7 @@ fn slow_readers_cost_bounded_memory() {
 #[cfg_attr(flat, ignore = "the load is a process, and this build cannot wait for processes")]
 #[test]
 fn a_queue_without_bound_fails_the_verdict() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let (printed, success) = load(&["--queue", "1000000000"]);
     assert!(!success && printed.contains("verdict: BROKEN: a slow reader"), "{printed}");
 }

@@ -11,7 +11,7 @@ use crate::acceptor::PAUSE;
 use crate::load;
 use crate::server::{self, Report, Server, wait_until_empty};
 use pollmux::{Handle, Remote, channel, reactor::Stats};
-use support::{HOUR, alone, dog, set_fd_limit};
+use support::{HOUR, alone, set_fd_limit, watchdog};
 
 /// Runs a server while `f` runs. `f` gets the server's address and remote.
 fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
@@ -30,7 +30,7 @@ fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
 
 #[test]
 fn every_message_returns_and_none_allocates() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let few = served(HOUR, |address, remote| {
         load::run(address, 100, 5, false).unwrap();
         wait_until_empty(remote).unwrap();
@@ -57,7 +57,7 @@ fn every_message_returns_and_none_allocates() {
 
 #[test]
 fn drops_half_closes_and_resets_leave_nothing() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let report = served(HOUR, |address, remote| {
         // Five loads at once, each so small that no client stalls.
         let outcomes = thread::scope(|scope| {
@@ -79,7 +79,7 @@ fn drops_half_closes_and_resets_leave_nothing() {
 
 #[test]
 fn stalled_clients_are_closed() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let report = served(Duration::from_millis(300), |address, remote| {
         // The other clients close at once. With a slow server some of these may seem to stall, too.
         let outcome = load::run(address, 200, 0, true).unwrap();
@@ -94,7 +94,7 @@ fn stalled_clients_are_closed() {
 
 #[test]
 fn a_client_must_read_before_sending_more() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let byte = |i: usize| (i % 251) as u8;
     let report = served(HOUR, |address, _| {
         const TOO_MUCH: usize = 256 << 20; // more than the kernel buffers
@@ -138,7 +138,7 @@ fn a_client_must_read_before_sending_more() {
 
 #[test]
 fn active_clients_stay_connected() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let speaks = |address, idle: Duration, remote: &Remote| {
         // These clients come one after the other, so the server has one connection at a time.
         for _ in 0..5 {
@@ -228,7 +228,7 @@ fn watch_turns(
 
 #[test]
 fn a_flood_of_connections_starves_no_open_one() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     const FLOOD: usize = 100;
     let report = served(HOUR, |address, remote| {
         let mut client = TcpStream::connect(address).unwrap();
@@ -272,7 +272,7 @@ fn a_flood_of_connections_starves_no_open_one() {
 
 #[test]
 fn a_server_that_is_stopped_closes_its_connections() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut clients = Vec::new();
     let report = served(HOUR, |address, _| {
         clients = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();

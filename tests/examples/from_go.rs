@@ -2,12 +2,12 @@
 //! printed pages.
 
 use std::collections::HashSet;
-use support::dog;
+use support::watchdog;
 
 use crate::sections::{self, CHAPTERS, Chapter, choose, listing, page};
 
 fn run(chapter: &Chapter) {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for section in chapter.sections {
         println!("{}", section.code.name);
         (section.code.run)().unwrap();

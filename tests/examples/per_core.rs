@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::server_per_core::{Pool, Report, SLACK, Settings, ask};
-use support::{HOUR, dog};
+use support::{HOUR, watchdog};
 
 fn start(loops: usize, listeners: usize, grace: Duration) -> Pool {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -26,7 +26,7 @@ fn sum(reports: &[Report], count: impl Fn(&Report) -> u64) -> u64 {
 
 #[test]
 fn a_busy_loop_hands_connections_over() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let pool = start(3, 1, HOUR);
     // The clients connect one after the other, so the accepting loop knows all counts.
     let clients: Vec<_> = (0..60).map(|_| connect(&pool)).collect();
@@ -48,7 +48,7 @@ fn a_busy_loop_hands_connections_over() {
 
 #[test]
 fn every_loop_listens_at_one_address() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let pool = start(4, 4, HOUR);
     let clients = || (0..50).map(|_| connect(&pool)).collect::<Vec<_>>();
     let clients = std::thread::scope(|scope| {
@@ -64,7 +64,7 @@ fn every_loop_listens_at_one_address() {
 
 #[test]
 fn a_stop_lets_clients_finish() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let pool = start(2, 2, HOUR);
     let (stream, index) = connect(&pool);
     pool.stop();
@@ -79,7 +79,7 @@ fn a_stop_lets_clients_finish() {
 
 #[test]
 fn clients_that_stay_are_closed_after_the_grace() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let pool = start(2, 2, Duration::from_millis(10));
     let (mut stream, _) = connect(&pool);
     pool.stop();

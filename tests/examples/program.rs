@@ -6,11 +6,11 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use crate::heartbeat::example;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Watchdog, dog};
+use support::{Watchdog, watchdog};
 
 /// A running program and its output. Dropping it kills the program.
 pub struct Program {
-    _dog: Watchdog,
+    _watchdog: Watchdog,
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
 }
@@ -22,7 +22,7 @@ impl Program {
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = support::spawn(&mut command);
         let output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        Program { _dog: dog(), child, output }
+        Program { _watchdog: watchdog(), child, output }
     }
 
     /// Returns the next line that the program prints.

@@ -20,7 +20,7 @@ use pollmux::{
     sim::{LinkStats, WorldHandle},
 };
 use support::{
-    HOUR, OnDrop, again, alone, at, dog, ms, panic_text, setting, sleep, spawn, test_name,
+    HOUR, OnDrop, again, alone, at, ms, panic_text, setting, sleep, spawn, test_name, watchdog,
 };
 
 /// Keeps the world's clock running for `d`.
@@ -141,7 +141,7 @@ fn a_release_keeps_the_order_of_the_link() {
 
 #[test]
 fn a_paused_member_misses_its_deadlines() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(4);
     let ticks = world.spawn("a", |reactor| {
         let ticker = reactor.every(ms(10)).unwrap();
@@ -163,7 +163,7 @@ fn a_paused_member_misses_its_deadlines() {
 
 #[test]
 fn a_deadlock_names_paused_members() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(5);
     world.spawn("a", |reactor| sleep(&reactor, ms(5)));
     world.spawn("b", |reactor| sleep(&reactor, ms(5)));
@@ -199,7 +199,7 @@ fn a_member_may_pause_itself() {
 
 #[test]
 fn a_host_is_restarted_with_its_body() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(6);
     let lives = Arc::new(AtomicU32::new(0));
     let copy = lives.clone();
@@ -254,7 +254,7 @@ fn a_drifting_clock_gains_or_loses() {
 
 #[test]
 fn a_member_that_polls_forever_is_named() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(8);
     world.spawn("spinner", |reactor| {
         let timer = reactor.after(ms(1));
@@ -327,7 +327,7 @@ fn a_deadlock_lists_the_sources_of_each_wait() {
 
 #[test]
 fn posts_and_cancels_in_drops_are_deterministic() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
     let history = || {
         let mut world = SimWorld::new(21);
@@ -454,7 +454,7 @@ const SCENARIOS: &str = "POLLMUX_TEST_STORIES";
 
 #[test]
 fn one_seed_has_one_history_in_every_process() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     if let Ok(runs) = std::env::var(SCENARIOS) {
         let hashes: Vec<u64> = (0..runs.parse().unwrap()).map(|_| hash(&scenario(42))).collect();
         let first = hashes[0];
@@ -558,7 +558,7 @@ fn a_history_becomes_a_chrome_trace() {
 
 #[test]
 fn a_search_reports_the_least_failing_seed() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for threads in [1, 2, 4] {
         let done = AtomicU64::new(0);
         let search = Search::new(3..1_000).threads(threads);

@@ -13,7 +13,7 @@ use pollmux::{
     Events, Handle, Reactor, SimWorld, Time, select,
     sim::{LinkStats, WorldHandle},
 };
-use support::{HOUR, OnDrop, alone, at, dog, ms, panic_text, sleep, thread};
+use support::{HOUR, OnDrop, alone, at, ms, panic_text, sleep, thread, watchdog};
 
 /// An action, and its name.
 type Named<T> = (&'static str, fn(&T));
@@ -28,7 +28,7 @@ fn keep_in_thread_local(thing: Box<dyn Any>) {
 
 #[test]
 fn a_thread_locals_sender_ends_with_its_member() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for seed in 0..30 {
         let mut world = SimWorld::new(seed);
         let (tx, rx) = channel::unbounded::<()>();
@@ -44,7 +44,7 @@ fn a_thread_locals_sender_ends_with_its_member() {
 
 #[test]
 fn thread_locals_drop_in_their_members_turn() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let order = || {
         let mut world = SimWorld::new(7);
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -75,7 +75,7 @@ fn thread_locals_drop_in_their_members_turn() {
 
 #[test]
 fn a_thread_local_may_wait_in_its_drop() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(8);
     let log = Arc::new(Mutex::new(Vec::new()));
     let copy = log.clone();
@@ -98,7 +98,7 @@ fn a_thread_local_may_wait_in_its_drop() {
 
 #[test]
 fn kills_of_several_threads_queue() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for round in 0..20 {
         let world = SimWorld::new(round);
         let dropped = Arc::new(AtomicUsize::new(0));
@@ -143,7 +143,7 @@ fn slow_enders(seed: u64, members: usize) -> SimWorld {
 
 #[test]
 fn a_kill_beside_runs_ends_its_member() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = slow_enders(1, 40);
     let handle = world.handle();
     let killer = thread::spawn(move || {
@@ -161,7 +161,7 @@ fn a_kill_beside_runs_ends_its_member() {
 
 #[test]
 fn a_kill_ends_a_longer_run() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = slow_enders(2, 1);
     let handle = world.handle();
     // By then the run has most likely begun.
@@ -171,7 +171,7 @@ fn a_kill_ends_a_longer_run() {
 
 #[test]
 fn a_kill_beside_the_worlds_drop_returns() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for seed in 0..10 {
         let world = slow_enders(seed, 6);
         let (handle, start) = (world.handle(), Arc::new(Barrier::new(2)));
@@ -358,7 +358,7 @@ fn a_panic_that_would_abort_is_reported() {
 
 #[test]
 fn a_member_that_catches_its_unwinding_is_named() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(1);
     fn stubborn(reactor: Reactor) {
         loop {
@@ -376,7 +376,7 @@ fn a_member_that_catches_its_unwinding_is_named() {
 
 #[test]
 fn a_killed_members_name_is_free_at_once() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| sleep(&reactor, HOUR));
     let handle = world.handle();
@@ -400,7 +400,7 @@ fn a_killed_members_name_is_free_at_once() {
 
 #[test]
 fn a_world_can_be_dropped_during_a_kill() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| sleep(&reactor, HOUR));
     let handle = world.handle();
@@ -455,7 +455,7 @@ impl Drop for Bomb {
 
 #[test]
 fn a_panicking_lost_message_affects_no_member() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(1);
     let (tx, rx) = channel::unbounded();
     drop(rx);
@@ -589,7 +589,7 @@ fn a_message_may_follow_a_simultaneous_timer() {
 
 #[test]
 fn restarts_in_drops_are_deterministic() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let history = || {
         let mut world = SimWorld::new(11);
         let (handle, log) = (world.handle(), Arc::new(Mutex::new(Vec::new())));
@@ -619,7 +619,7 @@ fn restarts_in_drops_are_deterministic() {
 /// A member's drop drops another world.
 #[test]
 fn a_world_dropped_in_a_members_drop_ends() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let inner = SimWorld::new(2);
     let (tx, rx): (Sender<()>, _) = channel::unbounded();
     inner.spawn("inner", move |reactor| {

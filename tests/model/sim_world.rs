@@ -14,7 +14,7 @@ use pollmux::{
     select,
     sim::{Deadlock, Link, LinkStats},
 };
-use support::{Drops, HOUR, alone, at, dog, ms, panic_text, sleep, text, thread};
+use support::{Drops, HOUR, alone, at, ms, panic_text, sleep, text, thread, watchdog};
 
 type Log<T> = Arc<Mutex<Vec<T>>>;
 
@@ -81,7 +81,7 @@ fn the_clock_jumps_to_the_next_deadline() {
 
 #[test]
 fn only_one_member_runs_at_a_time() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(2);
     let inside = Arc::new(AtomicUsize::new(0));
     for n in 0..8 {
@@ -147,7 +147,7 @@ fn the_seed_chooses_among_ready_cases() {
 
 #[test]
 fn channels_between_members_lose_nothing() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for capacity in [Some(0), Some(1), Some(16), None] {
         for seed in 0..20 {
             let mut world = SimWorld::new(seed);
@@ -357,7 +357,7 @@ fn panic_of(body: impl FnOnce(Reactor) + Send + 'static) -> String {
 
 #[test]
 fn a_blocking_bare_end_names_its_member() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let blocking: [(&str, fn()); 7] = [
         ("recv", || {
             let (_tx, rx) = channel::bounded::<u32>(1);
@@ -401,7 +401,7 @@ fn a_blocking_bare_end_names_its_member() {
 
 #[test]
 fn a_bare_end_that_need_not_block_works() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(9);
     world.spawn("a", |_| {
         let (tx, rx) = channel::bounded(1);
@@ -428,7 +428,7 @@ fn a_bare_end_that_need_not_block_works() {
 
 #[test]
 fn a_members_panic_is_the_runs_panic() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let dropped = Drops::new();
     let mut world = SimWorld::new(10);
     for n in 0..3 {
@@ -454,7 +454,7 @@ fn a_members_panic_is_the_runs_panic() {
 
 #[test]
 fn dropping_a_world_drops_members_and_messages() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let payload = Arc::new(());
     let (tx, rx) = channel::unbounded();
     let link;
@@ -710,7 +710,7 @@ fn messages_sent_into_a_partition_are_lost() {
 
 #[test]
 fn a_killed_member_drops_its_values_and_restarts() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(16);
     let (tx, rx) = channel::unbounded::<u32>();
     let link = world.link("a", "b", tx).with_delay(ms(5)..=ms(5));
@@ -746,7 +746,7 @@ fn a_killed_member_drops_its_values_and_restarts() {
 
 #[test]
 fn a_member_may_kill_another_or_itself() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let mut world = SimWorld::new(17);
     let handle = world.handle();
     let victim = world.spawn("victim", |reactor| sleep(&reactor, HOUR));

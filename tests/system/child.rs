@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pollmux::sys::Interest;
 use pollmux::{Events, Reactor, Signal, Sim, Source, reactor::SourceKind, select};
-use support::{alone, dog};
+use support::{alone, watchdog};
 
 fn shell(script: &str) -> Child {
     Command::new("sh")
@@ -23,7 +23,7 @@ fn shell(script: &str) -> Child {
 
 #[test]
 fn a_childs_exit_ends_a_sleep_once() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let child = reactor.register(shell("read line; exit 7")).unwrap();
     assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
@@ -41,7 +41,7 @@ fn a_childs_exit_ends_a_sleep_once() {
 
 #[test]
 fn a_child_that_exited_before_registration_is_ready() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut child = shell("exit 0");
     let mut end = String::new();
@@ -52,7 +52,7 @@ fn a_child_that_exited_before_registration_is_ready() {
 
 #[test]
 fn a_hundred_children_are_distinguished() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let children: Vec<_> = (0..100u64)
         .map(|i| {
@@ -80,7 +80,7 @@ fn a_hundred_children_are_distinguished() {
 
 #[test]
 fn a_killed_child_reports_the_signal() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let child = reactor.register(Command::new("sleep").arg("60").spawn().unwrap()).unwrap();
     let timeout = reactor.after(Duration::from_millis(5));
@@ -95,7 +95,7 @@ fn a_killed_child_reports_the_signal() {
 
 #[test]
 fn a_signal_reaches_only_the_running_child() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut child = reactor
         .register(shell("trap 'echo told; exit 7' USR1; echo; while :; do read x; done"))
@@ -124,7 +124,7 @@ fn a_signal_reaches_only_the_running_child() {
 #[cfg(epoll)]
 #[test]
 fn a_signal_never_reaches_a_reused_pid() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut child = reactor.register(shell("read line")).unwrap();
     drop(child.get_mut().stdin.take());
@@ -144,7 +144,7 @@ fn a_signal_never_reaches_a_reused_pid() {
 
 #[test]
 fn a_childs_pipes_and_exit_are_awaited_together() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut child = reactor.register(shell("cat")).unwrap();
     let mut input = child.get_mut().stdin.take().unwrap();
@@ -175,7 +175,7 @@ fn a_childs_pipes_and_exit_are_awaited_together() {
 
 #[test]
 fn a_deregistered_child_keeps_running() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let child = reactor.register(shell("read line; exit 3")).unwrap();
     let mut child = child.into_inner();
@@ -187,7 +187,7 @@ fn a_deregistered_child_keeps_running() {
 
 #[test]
 fn a_refused_child_is_returned_and_can_register() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let failed = support::without_fds().register(shell("read line; exit 0")).unwrap_err();
     assert_eq!(failed.error().kind(), std::io::ErrorKind::Unsupported);
     let reactor = support::reactor();
@@ -283,7 +283,7 @@ fn reuse(pid: u32, begin: impl Fn() -> Child) -> Option<Child> {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_reused_pid_is_never_watched() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut child = waited(9);
     let Some(mut other) = reuse(child.id(), sleeper) else {
@@ -306,7 +306,7 @@ fn a_reused_pid_is_never_watched() {
 
 #[test]
 fn a_status_taken_elsewhere_is_an_error() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let assert_status_taken = |error: &io::Error, pid: u32| {
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -360,7 +360,7 @@ fn ignoring_sigchld_makes_the_exit_an_error() {
 
 #[test]
 fn a_wait_while_registered_gives_the_status() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let mut child = reactor.register(shell("exit 8")).unwrap();
     assert_eq!(child.get_mut().wait().unwrap().code(), Some(8));
@@ -371,7 +371,7 @@ fn a_wait_while_registered_gives_the_status() {
 #[test]
 #[allow(unsafe_code)]
 fn a_stopped_child_has_not_exited() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let reactor = support::reactor();
     let child = reactor.register(sleeper()).unwrap();
     for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGSTOP] {
@@ -412,7 +412,7 @@ fn refuse_pidfds(errno: i32) {
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
 fn a_refused_pidfd_is_unsupported() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP] {
         let mut child = shell("read line; exit 6");
         // On a thread of its own, because the filter stays on the thread.

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use pollmux::{Reactor, Time, select};
 #[cfg(epoll)]
 use support::alone;
-use support::{again, dog, ms, spawn, test_name};
+use support::{again, ms, spawn, test_name, watchdog};
 
 const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 /// The prefix of a child's report.
@@ -98,7 +98,7 @@ fn sleep_until(t: Time) {
 
 #[test]
 fn a_timer_is_due_right_after_a_stop() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let name = "a_timer_is_due_right_after_a_stop";
     if is_child(name) {
         let reactor = Reactor::new().unwrap();
@@ -127,7 +127,7 @@ fn a_timer_is_due_right_after_a_stop() {
 
 #[test]
 fn a_ticker_has_one_tick_after_a_stop() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let name = "a_ticker_has_one_tick_after_a_stop";
     let period = ms(100);
     if is_child(name) {
@@ -271,7 +271,7 @@ fn numbers_from_parent() -> Vec<u64> {
 #[cfg(epoll)]
 fn a_suspend_counts_for_boot_timers_only() {
     use pollmux::sys::BootTime;
-    let _dog = dog();
+    let _watchdog = watchdog();
     let name = "a_suspend_counts_for_boot_timers_only";
     let half_an_hour = Duration::from_secs(1_800);
     if is_child(name) {
@@ -301,7 +301,7 @@ fn a_suspend_counts_for_boot_timers_only() {
 #[test]
 #[cfg(epoll)]
 fn a_clock_far_ahead_fires_no_timer_early() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     let name = "a_clock_far_ahead_fires_no_timer_early";
     if is_child(name) {
         assert!(Time::now().as_nanos() > numbers_from_parent()[0]);

@@ -21,7 +21,7 @@ mod embed_tokio;
 #[allow(dead_code)]
 mod on_mio;
 
-use support::dog;
+use support::watchdog;
 
 const ROUNDS: u32 = 10_000;
 
@@ -29,7 +29,7 @@ macro_rules! rounds_in {
     ($($name:ident: $module:ident)*) => {$(
         #[test]
         fn $name() {
-            let _dog = dog();
+            let _watchdog = watchdog();
             let report = $module::run(ROUNDS).unwrap();
             assert_eq!(report.rounds, ROUNDS);
             report.print();

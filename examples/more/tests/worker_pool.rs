@@ -4,11 +4,11 @@
 #[allow(dead_code)]
 mod worker_pool;
 
-use support::dog;
+use support::watchdog;
 
 #[test]
 fn a_long_job_delays_no_other_job() {
-    let _dog = dog();
+    let _watchdog = watchdog();
     for workers in [2, 3, 8] {
         // The long job ends when all other jobs are done.
         let (mut results, counts) = worker_pool::run(workers, 1_000).unwrap();

@@ -39,7 +39,9 @@ pub use faulty::{build, build_on, exact, on, reactor};
 pub use fds::pidfd;
 pub use fds::{allow_fds, set_fd_limit, set_nonblocking};
 pub use hooks::{Hooked, Hooks, OnWait, Waiting, on_wait};
-pub use process::{Watchdog, again, close, dog, no_new_processes, run_alone, spawn, test_name};
+pub use process::{
+    Watchdog, again, close, no_new_processes, run_alone, spawn, test_name, watchdog,
+};
 pub use random::Random;
 pub use sections::sections;
 pub use storm::Storm;

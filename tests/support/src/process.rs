@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Returns a [`Watchdog`] of ten minutes. On a busy machine ten thousand rounds between threads
 /// take several minutes.
 #[track_caller]
-pub fn dog() -> Watchdog {
+pub fn watchdog() -> Watchdog {
     let place = Location::caller();
     let (alive, gone) = channel::<()>();
     std::thread::spawn(move || {
@@ -57,7 +57,7 @@ pub fn again(name: &str) -> Command {
 #[macro_export]
 macro_rules! alone {
     () => {
-        let Some(_dog) = $crate::run_alone() else { return };
+        let Some(_watchdog) = $crate::run_alone() else { return };
     };
 }
 
@@ -67,7 +67,7 @@ macro_rules! alone {
 pub fn run_alone() -> Option<Watchdog> {
     let name = test_name();
     if std::env::var(CHILD).is_ok_and(|child| child == name) {
-        return Some(dog());
+        return Some(watchdog());
     }
     let mut command = again(&name);
     command.env(CHILD, &name).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -17,7 +17,7 @@ use pollmux::{
 use pollmux::{never, select};
 
 use crate::stalls::child::report;
-use support::{Random, dog, thread, thread_cpu_time};
+use support::{Random, thread, thread_cpu_time, watchdog};
 
 /// The work of the stopped thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ where
 
 /// Runs the program until the parent ends its input.
 pub fn run(flavour: Flavour, how: Loop) {
-    let _dog = dog();
+    let _watchdog = watchdog();
     // Without optimisation large messages need a large stack.
     let body = move || run_here(flavour, how);
     thread::Builder::new().stack_size(STACK).spawn(body).unwrap().join().unwrap();

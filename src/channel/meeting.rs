@@ -20,7 +20,7 @@
 //! in a list of offers, under a lock.
 //!
 //! # The lock
-//! Nobody waits for the lock, because its holder may stand still:
+//! Nobody waits for the lock, because its holder may stall:
 //! - A receiver that does not get the lock treats the list as empty, and notes that it has asked.
 //!   The thread that gives the lock back then tells the receiver. A look at the place needs no
 //!   lock, so the receiver misses no value whose `send` has returned.
@@ -517,7 +517,7 @@ impl Meeting {
     }
 }
 
-/// For tests: a sender that stands still with the list.
+/// For tests: a sender that is stalled with the list.
 #[cfg(all(test, not(loom)))]
 impl Meeting {
     pub(super) fn lock(&self) -> Guard<'_> {

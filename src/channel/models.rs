@@ -274,7 +274,7 @@ models! {
     }
 }
 
-/// A sender stands still for ever. The message of another sender is received all the same.
+/// A sender is stalled for ever. The message of another sender is received all the same.
 fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecvError>) {
     loom::model(move || {
         let (tx, rx) = bounded(2);

@@ -17,7 +17,7 @@
 //! that are gone. That thread needs the broom, which is a lock that nobody waits for. The first
 //! entry stays: only `add` and `close` change `head`.
 //!
-//! A closer may come while a sweeper stands still with the broom. Then the closer walks the same
+//! A closer may come while a sweeper is stalled with the broom. Then the closer walks the same
 //! chain beside the sweeper, and takes no count from the chain:
 //! - The sweeper unlinks, makes a fence, and looks whether the registry is closed. The closer
 //!   closes, makes a fence, and walks. So either the closer does not find the unlinked entries, or
@@ -288,7 +288,7 @@ impl<T> Drop for Registry<T> {
     }
 }
 
-/// For tests: a thread that stands still with the broom, and a look at the entries.
+/// For tests: a thread that is stalled with the broom, and a look at the entries.
 #[cfg(all(test, not(loom)))]
 impl<T> Registry<T> {
     pub(crate) fn lock(&self) -> impl Drop {
@@ -392,7 +392,7 @@ mod tests {
         let (registry, entries, counts) = filled(100);
         let broom = registry.broom.lock();
         (0..60).for_each(|at| registry.take_off(&entries[at]));
-        // The sweeper stands still after it has unlinked, and goes on when the registry is closed.
+        // The sweeper is stalled after it has unlinked, and goes on when the registry is closed.
         let swept = registry.sweep();
         assert_eq!(swept.len(), 60);
         assert_eq!(close(&registry), (60..100).collect::<Vec<_>>());

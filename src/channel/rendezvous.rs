@@ -164,7 +164,7 @@ impl<T> Rendezvous<T> {
         let mut offer = None;
         loop {
             here.sleep();
-            // A missing offer means that another sender stands still with the list. Then a nap is
+            // A missing offer means that another sender is stalled with the list. Then a nap is
             // due.
             offer = offer.or_else(|| self.meeting.offer(&here, Some(cell)));
             fence(Ordering::SeqCst);

@@ -1,6 +1,6 @@
 //! The threads, reactors and outboxes that wait for room in a channel that is full.
 //!
-//! Nobody waits for the lock: its holder may stand still. A receiver that has made room notes the
+//! Nobody waits for the lock: its holder may stall. A receiver that has made room notes the
 //! wake-ups that it owes, and makes them if it gets the lock. If not, the holder makes them when it
 //! gives the lock back. A sender that does not get the lock naps instead of registering.
 //! Wakers are called without the lock.
@@ -16,7 +16,7 @@ use crate::wake::{Bell, Notify};
 pub(super) struct Room {
     /// The number of waiters. Written under the lock. The receiver reads it after each message.
     waiting: AtomicUsize,
-    /// Slots that have become free, for which nobody was woken yet.
+    /// Slots that have become free, and for which no waiter was woken.
     freed: AtomicUsize,
     /// Wake-ups that the list owes. Written under the lock.
     owed: AtomicUsize,
@@ -189,7 +189,7 @@ impl Room {
     }
 }
 
-/// For tests: a thread that stands still with the list.
+/// For tests: a thread that is stalled with the list.
 #[cfg(all(test, not(loom)))]
 impl<T> super::Sender<T> {
     pub(crate) fn hold_room(&self) -> impl Drop {

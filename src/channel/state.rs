@@ -18,7 +18,7 @@
 //!   channel empty does so, too (`usage.rs`).
 //!
 //! # Detours
-//! A sender may stand still between its claim and its stamp: its message is *coming*. The receiver
+//! A sender may stall between its claim and its stamp: its message is *coming*. The receiver
 //! waits for no message that is coming. It takes the first written message behind them, *out of
 //! turn*, and leaves a mark in that slot. The head stays where it is until the message there was
 //! taken. Then the head passes all messages that were taken behind it.
@@ -280,7 +280,7 @@ impl State {
 
     /// Names the party that is told of messages. Later requests are answered there.
     ///
-    /// Takes back the request of the party before. A sender that stands still may be about to tell
+    /// Takes back the request of the party before. A sender that is stalled may be about to tell
     /// that party, and then takes the request away. So that request must not serve the next party,
     /// too.
     pub(super) fn set_target(&self, target: Option<Target>) {

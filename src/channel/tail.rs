@@ -152,7 +152,7 @@ impl<T> Clone for Tail<T> {
     }
 }
 
-/// A send that stands still between its claim and its write, for tests.
+/// A send that is stalled between its claim and its write, for tests.
 #[cfg(test)]
 pub(super) struct Standing<T> {
     tail: Tail<T>,
@@ -412,7 +412,7 @@ mod tests {
     use super::super::ends;
     use super::*;
 
-    /// A sender that stands still between its stamp and its look at the request. Meanwhile the
+    /// A sender that is stalled between its stamp and its look at the request. Meanwhile the
     /// receiver takes the message, and goes.
     #[test]
     fn a_late_sender_leaves_a_received_message_alone() {

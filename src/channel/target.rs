@@ -1,6 +1,6 @@
 //! The party that is told of a channel's next message.
 //!
-//! The receiver moves: from a reactor to a thread, to another reactor. A sender may stand still
+//! The receiver moves: from a reactor to a thread, to another reactor. A sender may stall
 //! while it tells the old party. So the receiver never overwrites an entry that a sender may read.
 //! The receiver writes into an entry that nobody reads, and then names that entry.
 
@@ -130,7 +130,7 @@ impl Targets {
             }
             number += 1;
             if entry.next.get().is_none() {
-                // Only we add entries: at most one for each sender that stands still in an entry.
+                // Only we add entries: at most one for each sender that is stalled in an entry.
                 let _ = entry.next.set(Box::new(Entry::new(Some(target))));
                 return self.current.store(number + 2, Ordering::SeqCst);
             }

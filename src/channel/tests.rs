@@ -22,9 +22,9 @@ type Large = [u64; 64];
 enum Op {
     Send(u64),
     Receive(u64),
-    /// A sender claims a position, and stands still.
+    /// A sender claims a position, and is stalled.
     Begin,
-    /// The nth sender that stands still goes on.
+    /// The nth sender that is stalled goes on.
     Finish(usize),
     /// ms
     Advance(u64),
@@ -230,7 +230,7 @@ fn a_late_answer_leaves_a_newer_request() {
     state.set_target(to(&old));
     state.ask(Request::Mark);
     let asked = state.asked();
-    // The sender stands still here, and the receiver moves to another party.
+    // The sender is stalled here, and the receiver moves to another party.
     state.set_target(None);
     state.set_target(to(&new));
     state.ask(Request::Wake);

@@ -21,7 +21,7 @@ use crate::sys::Time;
 pub(crate) use crate::wake::models::Bed;
 use crate::wake::models::{models, spawn};
 
-/// A driver that sleeps in a bed; in virtual time, which stands still.
+/// A driver that sleeps in a [`Bed`]. Its virtual clock never moves.
 struct Sleeper {
     bed: Arc<Bed>,
     clock: VirtualClock,

@@ -37,20 +37,20 @@ const MARGIN_PPM: u64 = 1_500;
 /// The most counts during a reading of the clock, some 300 ns. An interrupt in between makes the
 /// anchor late by its length.
 const READ_COUNTS: u64 = 1_000;
-/// After so many readings that took longer, without two measurements of the rate that agree, the
-/// clock does without the counter: to read it is in vain. In an emulator for instance.
-const VAIN: u32 = 1_000;
-/// A measurement of the rate that does not agree counts as so many long readings.
-const DISAGREEMENT: u32 = VAIN / 20;
+/// After this many readings that took longer, without two measurements of the rate that agree, the
+/// clock stops using the counter. This happens in an emulator, where the counter is slow.
+const MAX_USELESS: u32 = 1_000;
+/// A measurement of the rate that does not agree counts as this many long readings.
+const DISAGREEMENT: u32 = MAX_USELESS / 20;
 
 /// See the module's text. `!Sync`: each reactor has its own.
 #[derive(Debug)]
 pub(crate) struct TscClock {
     /// The counter may be read, and readings of the clock are short.
     counts: Cell<bool>,
-    /// The long readings, and the measurements that did not agree, since two did. Above [`VAIN`]
-    /// the clock does without the counter.
-    vain: Cell<u32>,
+    /// The long readings, and the measurements that did not agree, since two agreed. At
+    /// [`MAX_USELESS`] the clock stops using the counter.
+    useless: Cell<u32>,
     /// The counter at the anchor.
     base: Cell<u64>,
     base_ns: Cell<u64>,
@@ -70,7 +70,7 @@ impl TscClock {
     pub(crate) fn new() -> TscClock {
         TscClock {
             counts: Cell::new(available()),
-            vain: Cell::new(0),
+            useless: Cell::new(0),
             base: Cell::new(0),
             base_ns: Cell::new(0),
             window: Cell::new(0),
@@ -138,17 +138,17 @@ impl TscClock {
         if read().wrapping_sub(counter) > READ_COUNTS {
             // The reading is exact, but no anchor.
             self.window.set(0);
-            self.was_in_vain(1);
+            self.count_useless(1);
         } else {
             self.anchor_at(counter, now);
         }
         now
     }
 
-    /// Counts `n` readings of the counter that were of no use.
-    fn was_in_vain(&self, n: u32) {
-        self.vain.set(self.vain.get() + n);
-        self.counts.set(self.vain.get() < VAIN);
+    /// Counts `n` readings of the counter that saved nothing.
+    fn count_useless(&self, n: u32) {
+        self.useless.set(self.useless.get() + n);
+        self.counts.set(self.useless.get() < MAX_USELESS);
     }
 
     /// Sets the anchor to a counter, and to a time that was read right after it.
@@ -171,9 +171,9 @@ impl TscClock {
         self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
         self.window.set(self.full_window.get());
         if agrees {
-            self.vain.set(0);
+            self.useless.set(0);
         } else if measured.is_some() {
-            self.was_in_vain(DISAGREEMENT);
+            self.count_useless(DISAGREEMENT);
         }
     }
 }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn long_readings_end_the_use_of_the_counter() {
         let clock = TscClock { counts: Cell::new(true), ..TscClock::new() };
-        for n in 0..VAIN {
+        for n in 0..MAX_USELESS {
             assert!(clock.counts.get(), "after {n} long readings");
             clock.anchor(read().wrapping_sub(2 * READ_COUNTS));
         }

@@ -23,7 +23,7 @@
 //! its place. So a named place is behind every place that was named when its thread began. A thread
 //! whose exchange fails names none: nobody can join a place with a completed request behind it.
 //!
-//! # Threads that stand still
+//! # Stalled threads
 //! There are no locks. A place is pushed before it is named, so the loop finds every request that
 //! has joined. No step of another thread changes that. Words that name a reused place or note carry
 //! a number that does not come back, so an exchange for an old one fails.

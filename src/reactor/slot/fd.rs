@@ -205,12 +205,12 @@ impl Slot {
         }
     }
 
-    /// Something was done about what the source reports: it does not spin.
+    /// Notes that the loop has handled a report of the source, so the source does not spin.
     #[inline]
     pub(crate) fn progressed(&self) {
         let node = self.node();
         if node.state.get() == State::Ready {
-            // The first report tells what is told once.
+            // The first report includes the readiness that is reported once only.
             let tells_all = |fd: &FdRecord| !fd.untold().is_empty();
             let patience =
                 if self.chunk.fds.get(self.slot).is_some_and(tells_all) { 1 } else { PATIENCE };

@@ -280,7 +280,7 @@ impl Heap {
             let index = pos as usize;
             if deadline < self.key(index) {
                 node.seq.set(seq & !STALE);
-                // Not down: the children would be a look at memory for nothing.
+                // The entry only moves up. A look at its children would cost a cache miss.
                 self.raise(slots, index, entry);
                 self.trim();
             }

@@ -2,9 +2,9 @@
 //!
 //! Entries are in the order of their keys. Among equal keys, entries that are not
 //! [stale](super::STALE) are in the order of their arms, and a stale entry may stand anywhere: it
-//! gets a new key when it is the first. So a tie is decided with care. An entry that rises does not
-//! pass a stale parent for its own sake: fresh entries below that parent may be before the entry.
-//! An entry that sinks goes below a stale child for the same reason.
+//! gets a new key when it is the first. So an entry does not rise past a stale parent with the same
+//! key, unless it must also pass an entry above that parent: fresh entries below the parent may
+//! have been armed first. An entry that sinks goes below a stale child for the same reason.
 
 use super::entry::{BLOCK, Entry};
 use super::{Heap, SWEEP_STEP};

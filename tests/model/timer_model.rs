@@ -595,6 +595,15 @@ impl Model {
                 }
                 if self.polls_again && !self.timed_out {
                     self.turn();
+                    // The last poll calls no callback that was called after the end of the time.
+                    let until = self.until;
+                    let was_called = |&i: &usize| {
+                        self.called_now.iter().any(|&(called, at)| called == i && at >= until)
+                    };
+                    if self.calls.iter().all(was_called) {
+                        self.put_off_calls = self.calls.iter().copied().collect();
+                        self.settle();
+                    }
                     prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
                 }
                 return Ok(self.found());
@@ -1356,4 +1365,20 @@ fn a_callback_after_the_timeout_is_called_later() {
     // The second callback is called 1 ns before the end, and the first after the end. Then only the
     // second is called again.
     run(0, &[first, Op::Advance(5), second, Op::Sleep(8)]).unwrap();
+}
+
+/// The first callback runs at 13, after the end of the sleep. Then it is due again at 16.
+#[test]
+fn a_sleep_calls_a_callback_once_after_its_end() {
+    use self::{Kind::*, Op::*, When::*};
+    let ops = [
+        Create(Timer, In(0), None, vec![]),
+        Create(Timer, In(0), None, vec![]),
+        Create(Timer, At(0), None, vec![]),
+        ResetNever(0),
+        Create(Callback, In(0), None, vec![ResetById(1024362909408606609, 3), Advance(3)]),
+        Create(Callback, In(1), None, vec![TryWait(1, 0), Advance(10)]),
+        Sleep(4),
+    ];
+    run(0, &ops).unwrap();
 }

@@ -146,8 +146,7 @@ impl Run {
         let number = self.end;
         self.last = entry;
         self.set(number, entry);
-        // No overflow, because the number is within a block.
-        self.end = number + 1;
+        self.end = next(number);
         number
     }
 
@@ -305,6 +304,13 @@ impl Run {
     /// The entries, holes included.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
         self.numbered().map(|(_, entry)| entry)
+    }
+
+    /// Begins an empty run so many places before the numbers start again at zero.
+    #[cfg(test)]
+    pub(super) fn begin_before_zero(&mut self, left: u32) {
+        assert_eq!((self.begin, self.blocks.len()), (self.end, 0));
+        (self.begin, self.end) = (NUMBERS - left, NUMBERS - left);
     }
 
     #[cfg(test)]

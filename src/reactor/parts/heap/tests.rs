@@ -583,3 +583,26 @@ fn a_sweep_that_meets_the_beginning_loses_nothing() {
         }
     }
 }
+
+#[test]
+fn a_run_that_ends_at_the_last_number_empties() {
+    for count in BLOCK as u32 - 2..BLOCK as u32 + 3 {
+        for drops in [false, true] {
+            let mut queue = Queue::new(0);
+            queue.heap.run.begin_before_zero(BLOCK as u32);
+            let slots: Vec<u32> = (0..count).map(|_| queue.create()).collect();
+            slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, i as u64));
+            queue.heap.verify(&queue.slots);
+            if drops {
+                slots.iter().for_each(|&slot| queue.drop_slot(slot));
+            } else {
+                assert_eq!(queue.expire(1_000, 64), slots);
+            }
+            assert_eq!((queue.heap.entries(), queue.heap.first()), (0, NEVER));
+            let slot = queue.create();
+            queue.arm(slot, 2_000);
+            queue.heap.verify(&queue.slots);
+            assert_eq!(queue.expire(2_000, 64), [slot]);
+        }
+    }
+}

@@ -585,7 +585,7 @@ fn a_sweep_that_meets_the_beginning_loses_nothing() {
 }
 
 #[test]
-fn a_run_that_ends_at_the_last_number_empties() {
+fn a_run_ending_at_its_last_number_empties() {
     for count in BLOCK as u32 - 2..BLOCK as u32 + 3 {
         for drops in [false, true] {
             let mut queue = Queue::new(0);

@@ -1369,7 +1369,7 @@ fn a_callback_after_the_timeout_is_called_later() {
 
 /// The first callback runs at 13, after the end of the sleep. Then it is due again at 16.
 #[test]
-fn a_sleep_calls_a_callback_once_after_its_end() {
+fn a_late_sleep_calls_a_callback_once() {
     use self::{Kind::*, Op::*, When::*};
     let ops = [
         Create(Timer, In(0), None, vec![]),

@@ -1,24 +1,24 @@
 //! The timer queue: a sorted [run](run) and an 8-ary heap, with lazy deadlines.
 //!
-//! An entry whose deadline is the latest of the run goes to the end of the run: so do the timeouts
-//! of one length, which come in the order of their deadlines. The others go to the heap. The first
-//! of the queue is the first of the run or the root of the heap. To put an entry into the run, and
-//! to take its first, moves no other entry.
+//! An entry whose deadline is the latest of the run goes to the end of the run. Timeouts of one
+//! length do, because they come in the order of their deadlines. The other entries go to the heap.
+//! The first entry of the queue is the first of the run or the root of the heap. Adding an entry to
+//! the run, and taking its first entry, moves no other entry.
 //!
 //! An entry is 12 bytes: a key and a slot. The keys of eight children fill a cache line. The record
 //! holds the true deadline, and the number of the arm that decides between equal keys. Re-arming
-//! *later* writes the record only and leaves a stale key in the queue; re-arming *earlier* moves
-//! the entry at once; stopping leaves a zombie. Stale keys and zombies are put
-//! right when they are the first, a bounded number at a time. The price is a wake-up that comes too
-//! early now and then, never one that comes too late.
+//! *later* writes the record only and leaves a stale key in the queue. Re-arming *earlier* moves
+//! the entry. Stopping leaves a zombie, an entry of a stopped record. The queue corrects stale keys
+//! and zombies when they are the first, a bounded number at a time. So a wake-up may come too early
+//! now and then, but never too late.
 //!
 //! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer
 //! leaves a *hole*: its entry keeps its key and its place and points to no record. Holes go when
-//! they reach the root or an end. When they are more than half of all, every removal fills a few
-//! of those among the leaves, or moves a few entries of the run together.
+//! they reach the root or an end. When more than half of the entries are holes, every removal fills
+//! a few holes among the leaves, or moves a few entries of the run together.
 //!
-//! Each 32 entries that go to the heap take the last entry of the run with them. So a few timers of
-//! an hour do not keep those of a second out of the run for long.
+//! Each 32nd entry that goes to the heap takes the last entry of the run with it. So a few timers
+//! of an hour do not keep timers of a second out of the run for long.
 //!
 //! Invariants (`verify`, run by the tests):
 //! - no key of a child is before that of its parent, and no key of the run before the one in front;
@@ -52,10 +52,10 @@ pub(crate) const STALE: u64 = 1 << 63;
 
 /// Set in the `pos` of a record whose entry is in the run.
 const IN_RUN: u32 = 1 << 31;
-/// So many entries that go to the heap take the last one of the run with them.
+/// After this many entries for the heap, the last entry of the run goes to the heap, too.
 const MISSES: u32 = 32;
 
-/// A heap of so many entries is larger than the near caches.
+/// The number of entries from which on a heap is larger than the near caches.
 const LARGE: usize = if cfg!(test) { 4 } else { 1 << 14 };
 /// Heaps and runs smaller than this are not worth sweeping.
 const SWEEP_MIN: usize = if cfg!(test) { 8 } else { 256 };
@@ -68,11 +68,11 @@ pub(crate) struct Heap {
     blocks: Vec<OwnBlock>,
     len: usize,
     run: Run,
-    /// Entries that have found the end of the run too late, since one was moved from there.
+    /// The number of entries for the heap since the run last lost its end to the heap.
     misses: u32,
     /// Records that were pulled earlier, and whose entries have not moved.
     pulled: Pulled,
-    /// Blocks that the run has left.
+    /// Blocks that are not in use.
     spare: Vec<OwnBlock>,
     holes: usize,
     /// The sweep looks at the leaves before this index next.
@@ -81,9 +81,9 @@ pub(crate) struct Heap {
     most: usize,
 }
 
-/// Blocks that the ends of heap and run may need beside those that they fill.
+/// The number of blocks that the ends of heap and run may need beside their full blocks.
 const AHEAD: usize = 3;
-/// As many blocks are kept for ever: 64 KiB.
+/// The number of blocks that the queue never frees: 64 KiB.
 const KEPT: usize = (64 << 10) / size_of::<Block>();
 
 /// The work of [`Heap::expire`].
@@ -91,7 +91,7 @@ const KEPT: usize = (64 << 10) / size_of::<Block>();
 pub(crate) struct Expired {
     /// Records that became ready.
     pub(crate) fired: u32,
-    /// Stale keys and zombies put right.
+    /// Stale keys and zombies that were corrected.
     pub(crate) cleaned: u32,
     /// Deadlines among the fired that are later than the one before.
     pub(crate) steps: u32,
@@ -122,7 +122,8 @@ impl Heap {
         }
     }
 
-    /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
+    /// Returns the earliest key, or [`NEVER`] without entries. The key is at or before the earliest
+    /// deadline.
     #[inline]
     pub(crate) fn first(&self) -> u64 {
         let root = if self.len == 0 { NEVER } else { self.key(0) };
@@ -235,8 +236,8 @@ impl Heap {
 
     /// Takes a block that is not in use.
     ///
-    /// Which entries are in the run, and where the run begins, is a matter of time. So blocks are
-    /// made ahead: later as many entries, and some holes, need no other ones.
+    /// The same entries may need more blocks later, because the run begins elsewhere and has holes.
+    /// So this makes blocks ahead.
     fn take_block(&mut self) -> OwnBlock {
         let filled = (self.len + ROOT + self.run.places()) / BLOCK + 1;
         let enough = (2 * filled - 1).min(KEPT).max(filled) + AHEAD;
@@ -350,9 +351,9 @@ impl Heap {
         }
     }
 
-    /// Moves what is due at `now` to the ready list, or the list of calls, in deadline order, and
-    /// puts stale keys and zombies at the root right, those that are not due yet too. Touches at
-    /// most `budget` entries: what is left stays at the root.
+    /// Moves the records that are due at `now` to the ready list or the list of calls, in deadline
+    /// order. Corrects stale keys and zombies at the root, also those that are not due yet. Touches
+    /// at most `budget` entries. The rest stays in the queue.
     pub(crate) fn expire<O: Owner>(
         &mut self,
         slots: &Slots<O>,
@@ -428,10 +429,10 @@ impl Heap {
         }
     }
 
-    /// The latest time to wake up at: the least of all deadlines plus their slack, which is `slack`
-    /// or their own, and no less than `least`. Looks at a bounded number of entries, and may
-    /// therefore say too early, never too late; where all have the same slack it looks at few and
-    /// is exact.
+    /// Returns the latest time to wake up at: the least sum of a deadline and its slack. A timer
+    /// without its own slack has `slack`. No slack is less than `least`. This looks at a bounded
+    /// number of entries, so the result may be too early, but never too late. If all timers have
+    /// the same slack, the result is exact.
     pub(crate) fn latest<O: Owner>(&mut self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;

@@ -1,10 +1,10 @@
 //! Timers that were pulled earlier in a large heap.
 //!
-//! To move one entry waits for memory three times in turn: for the record, for the entry that it
-//! names, and for the parent to compare with. So a pull writes the record and notes its slot. The
-//! entries of a full list, or of the list that an expiry finds, are read one after the other before
-//! any is moved: then the reads wait at the same time. For the same reason a pull is short: then
-//! the CPU begins the next one while the first waits for its record.
+//! Moving one entry waits for memory three times in turn: for the record, for its entry, and for
+//! the parent of the entry. So a pull only writes the record and notes its slot. A full list is
+//! settled, and an expiry settles the list: all entries are read before any entry moves, so the
+//! reads wait at the same time. A pull is short for the same reason: the CPU begins the next pull
+//! while the first one waits for its record.
 
 use super::{ARITY, Heap, LARGE, NEVER, STALE};
 use crate::reactor::parts::slots::{NONE, Node, Owner, Slots, State};
@@ -74,8 +74,8 @@ impl Heap {
         }
         std::hint::black_box(keys);
         for &slot in &all[..len] {
-            // Meanwhile the record may have been put off, or stopped, or be another one. A stopped
-            // one moves, too: it may be armed again for a time between its deadline and its key.
+            // The record may have been put off or stopped since, or be another one. A stopped
+            // record moves, too: the timer may be armed again between its deadline and its key.
             let is_there = |state| matches!(state, State::Armed | State::Stopped);
             let Some(node) = node(slot).filter(|node| is_there(node.state.get())) else { continue };
             self.move_earlier(slots, node, slot);

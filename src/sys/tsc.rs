@@ -48,8 +48,9 @@ const DISAGREEMENT: u32 = MAX_USELESS / 20;
 pub(crate) struct TscClock {
     /// The counter may be read, and readings of the clock are short.
     counts: Cell<bool>,
-    /// The long readings, and the measurements that did not agree, since two agreed. At
-    /// [`MAX_USELESS`] the clock stops using the counter.
+    /// The long readings, and the measurements that did not agree, since two agreed, or since a
+    /// reading came too late for a measurement. At [`MAX_USELESS`] the clock stops using the
+    /// counter.
     useless: Cell<u32>,
     /// The counter at the anchor.
     base: Cell<u64>,
@@ -170,7 +171,7 @@ impl TscClock {
         self.rate.set(rate + ppm(rate) + 1);
         self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
         self.window.set(self.full_window.get());
-        if agrees {
+        if agrees || ns > BASELINE_MAX_NS {
             self.useless.set(0);
         } else if measured.is_some() {
             self.count_useless(DISAGREEMENT);
@@ -329,6 +330,19 @@ mod tests {
             clock.anchor(read().wrapping_sub(2 * READ_COUNTS));
         }
         assert!(!clock.counts.get());
+    }
+
+    #[test]
+    fn rare_readings_keep_the_counter() {
+        let clock = TscClock { counts: Cell::new(true), ..TscClock::new() };
+        let start = Time::now();
+        for n in 0..4 {
+            for _ in 0..MAX_USELESS / 2 {
+                clock.anchor(read().wrapping_sub(2 * READ_COUNTS));
+            }
+            clock.anchor_at(read(), start + Duration::from_secs(2 * n));
+        }
+        assert!(clock.counts.get());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The work of the reactor in the examples of embedding, for any outer loop. In each round a
 //! message from another thread, bytes for a socket and a timer arrive, once each.
 //!
-//! They arrive one after the other, so a lost wake-up leaves the loop asleep for ever. In every
-//! fourth round they arrive together.
+//! The three events arrive one after the other, so a lost wake-up leaves the loop asleep for ever.
+//! In every fourth round the events arrive together.
 #![allow(dead_code)] // Each example uses a part of it.
 
 use std::io::{self, Read, Write};

@@ -4,8 +4,8 @@ use super::head::{Reader, Span};
 use super::ring::Stamp;
 use super::state::{POSITION, behind};
 
-/// The most unwritten positions that a detour remembers. There is one for each sender that stands
-/// still. With more of them each receive looks at every position behind the last one.
+/// The most unwritten positions that a detour remembers: one for each stalled sender. With more
+/// stalled senders each receive looks at every position behind the last remembered one.
 const HOLES: usize = 32;
 
 /// Remembers which positions behind the head were taken, and which were found unwritten.
@@ -98,12 +98,12 @@ mod tests {
     use crate::channel::TryRecvError;
 
     #[test]
-    fn a_detour_passes_many_senders_that_stand_still() {
+    fn a_detour_passes_many_stalled_senders() {
         for capacity in [Some(256), None] {
             let (tail, head) = crate::channel::ends(capacity);
-            let mut standing = Vec::new();
+            let mut stalled = Vec::new();
             for n in 0..HOLES as u64 {
-                standing.push((n, tail.begin()));
+                stalled.push((n, tail.begin()));
                 tail.try_send(n).unwrap();
                 assert_eq!(head.try_recv(), Ok(n));
             }
@@ -113,7 +113,7 @@ mod tests {
             };
             // The last message is behind `ahead` until the next search.
             assert_eq!(detour(), (HOLES, 2 * HOLES as u64 - 1));
-            standing.into_iter().rev().for_each(|(n, standing)| standing.finish(100 + n));
+            stalled.into_iter().rev().for_each(|(n, send)| send.finish(100 + n));
             (0..HOLES as u64).for_each(|n| assert_eq!(head.try_recv(), Ok(100 + n)));
             assert_eq!(head.try_recv(), Err(TryRecvError::Empty));
             assert_eq!(detour().0, 0);

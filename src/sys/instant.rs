@@ -114,7 +114,8 @@ fn offset(instant: Instant, time: Time) -> Option<u64> {
     };
     let begin = of(instant)?;
     let steps = [1, 999_999_999, NANOS, 12_345_678_901, 1 << 52];
-    let means_time = |step| Some(of(instant.checked_add(Duration::from_nanos(step))?)? - begin);
+    let means_time =
+        |step| of(instant.checked_add(Duration::from_nanos(step))?)?.checked_sub(begin);
     let offset = time.as_nanos().checked_sub(begin)?;
     (steps.iter().all(|&step| means_time(step) == Some(step)) && offset >> 63 == 0)
         .then_some(offset)

@@ -284,7 +284,7 @@ fn join(producer: JoinHandle<()>) -> Result<()> {
 #[derive(Debug)]
 pub struct Run {
     name: &'static str,
-    /// What the loop does with its tickers, for the tables and the picture.
+    /// The way in which the loop handles its tickers, for the tables and the picture.
     about: &'static str,
     readings: Vec<Reading>,
 }
